@@ -1,0 +1,4 @@
+// Command testflow is the platform in one binary.
+package main
+
+func main() {}
