@@ -1,0 +1,164 @@
+// Package testspec is the language of a test: what is sent and what must hold.
+//
+// It reads a spec strictly (every fault named with its JSON Pointer), validates it, puts variables into it, and judges
+// a response by its assertions. Sources and operators stand in one table each (sources.go, operators.go), from which
+// documents, enumerations and error messages come. The package does no I/O: executor sends the requests.
+package testspec
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Spec is the content of a test's revision. Its name, project, tags and schedule belong to the test, not to it.
+// A Spec that came from Parse and has no faults under Validate is safe to run; it is not changed afterwards and may be
+// shared between goroutines.
+type Spec struct {
+	// Timeout bounds the whole run; 0 means MaxTimeout.
+	Timeout Duration `json:"timeout,omitzero"`
+	// Variables are the test's own values. They are taken as they are: references in them are refused.
+	Variables map[string]string `json:"variables,omitempty"`
+	Steps     []Step            `json:"steps"`
+	// RerunOnWorkerLoss lets a run whose worker was lost be sent again although a step may change something.
+	RerunOnWorkerLoss bool `json:"rerunOnWorkerLoss,omitempty"`
+}
+
+// Step is one request with what must hold of its response and what is kept of it.
+type Step struct {
+	Name       string      `json:"name,omitempty"`
+	Request    Request     `json:"request"`
+	Assertions []Assertion `json:"assertions,omitempty"`
+	Captures   []Capture   `json:"captures,omitempty"`
+}
+
+// Request is one HTTP request. References `{{name}}` may stand in URL, query values, header values and the body.
+type Request struct {
+	Method string `json:"method"`
+	URL    string `json:"url"`
+	// Query is added to the URL's own query, its names in alphabetical order, values percent-encoded.
+	Query   map[string]Values `json:"query,omitempty"`
+	Headers map[string]Values `json:"headers,omitempty"`
+	Body    *Body             `json:"body,omitempty"`
+	// FollowRedirects is true unless set; MaxRedirects is DefaultMaxRedirects unless set.
+	FollowRedirects *bool `json:"followRedirects,omitempty"`
+	MaxRedirects    *int  `json:"maxRedirects,omitempty"`
+	// Timeout bounds this request, redirects and body included; 0 means DefaultTimeout. The spec's own comes on top.
+	Timeout     Duration    `json:"timeout,omitzero"`
+	HTTPVersion HTTPVersion `json:"httpVersion,omitempty"`
+	// VerifyTLS is true unless set.
+	VerifyTLS *bool `json:"verifyTls,omitempty"`
+	// Cookies says whether the run's shared cookie jar is used; true unless set.
+	Cookies *bool `json:"cookies,omitempty"`
+}
+
+// HTTPVersion chooses the protocol of a request.
+type HTTPVersion string
+
+// The versions. Auto is what TLS negotiates: 2 when the target offers it, 1.1 otherwise.
+const (
+	HTTPAuto HTTPVersion = "auto"
+	HTTP1    HTTPVersion = "1.1"
+	HTTP2    HTTPVersion = "2"
+)
+
+// HTTPVersions lists every HTTPVersion, for documents.
+func HTTPVersions() []string { return []string{string(HTTPAuto), string(HTTP1), string(HTTP2)} }
+
+// Body is what a request carries: exactly one of JSON, Text and Form.
+type Body struct {
+	// JSON is any JSON value. References stand in its strings, not in its keys; a string that is nothing but one
+	// reference to a captured value takes that value's JSON type.
+	JSON json.RawMessage `json:"json,omitempty"`
+	// Text is sent as it is, with ContentType (text/plain; charset=utf-8 unless set).
+	Text        *string `json:"text,omitempty"`
+	ContentType string  `json:"contentType,omitempty"`
+	// Form is sent as application/x-www-form-urlencoded, its names in alphabetical order.
+	Form map[string]Values `json:"form,omitempty"`
+}
+
+// Assertion is one thing that must hold of a response.
+type Assertion struct {
+	Source string `json:"source"`
+	// Property says which part of the source: a header's name, a JSONPath. References are not replaced in it.
+	Property string `json:"property,omitempty"`
+	Operator string `json:"operator"`
+	// Expected is any JSON value that the operator takes; nil when absent. References stand in its strings.
+	Expected json.RawMessage `json:"expected,omitempty"`
+	Not      bool            `json:"not,omitempty"`
+	Severity Severity        `json:"severity,omitempty"`
+}
+
+// Severity says what a false assertion does to its run.
+type Severity string
+
+// A false hard assertion (the default) fails the run; a false soft one is only reported.
+const (
+	Hard Severity = "hard"
+	Soft Severity = "soft"
+)
+
+// Severities lists every Severity, for documents.
+func Severities() []string { return []string{string(Hard), string(Soft)} }
+
+// Capture keeps a part of a response as a variable for the steps after it.
+type Capture struct {
+	Name     string `json:"name"`
+	Source   string `json:"source"`
+	Property string `json:"property,omitempty"`
+}
+
+// Follows returns whether redirects are followed.
+func (r Request) Follows() bool { return r.FollowRedirects == nil || *r.FollowRedirects }
+
+// RedirectLimit returns how many redirects are followed at most.
+func (r Request) RedirectLimit() int {
+	if r.MaxRedirects == nil {
+		return DefaultMaxRedirects
+	}
+	return *r.MaxRedirects
+}
+
+// Verifies returns whether the target's certificate is checked.
+func (r Request) Verifies() bool { return r.VerifyTLS == nil || *r.VerifyTLS }
+
+// UsesCookies returns whether the run's cookie jar is used.
+func (r Request) UsesCookies() bool { return r.Cookies == nil || *r.Cookies }
+
+// Version returns the chosen protocol, HTTPAuto when none is.
+func (r Request) Version() HTTPVersion {
+	if r.HTTPVersion == "" {
+		return HTTPAuto
+	}
+	return r.HTTPVersion
+}
+
+// TotalTimeout returns how long a run may take.
+func (s Spec) TotalTimeout() time.Duration {
+	if s.Timeout <= 0 {
+		return MaxTimeout
+	}
+	return min(time.Duration(s.Timeout), MaxTimeout)
+}
+
+// SafeToRepeat returns whether a run may be sent twice: every step is GET, HEAD or OPTIONS, or the spec says so.
+func (s Spec) SafeToRepeat() bool {
+	if s.RerunOnWorkerLoss {
+		return true
+	}
+	for _, step := range s.Steps {
+		switch step.Request.Method {
+		case "GET", "HEAD", "OPTIONS":
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// Weight returns a's severity, Hard when none is set.
+func (a Assertion) Weight() Severity {
+	if a.Severity == "" {
+		return Hard
+	}
+	return a.Severity
+}
