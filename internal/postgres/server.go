@@ -20,6 +20,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
 )
 
 const (
@@ -503,3 +504,4 @@ func writeFile(name string, data []byte) (err error) {
 	}
 	return f.Sync()
 }
+

@@ -1,0 +1,233 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/testflow/testflow/internal/postgres"
+)
+
+const (
+	feedPoll  = 250 * time.Millisecond
+	feedLimit = 2000
+)
+
+// Listener delivers NOTIFYs of a channel until ctx ends. It calls ready each time it has begun to listen, at first and
+// after each reconnect, and notify for each message. postgres.Listen is one.
+type Listener func(ctx context.Context, channel string, ready func(), notify func(payload string)) error
+
+// FeedConfig is what a Feed stands on.
+type FeedConfig struct {
+	Store  *Store
+	DB     *postgres.DB
+	Listen Listener      // nil = only the poll
+	Poll   time.Duration // how often to look without being told; 0 = 250 ms
+	Limit  int           // events in a batch; 0 = 2 000
+	Logger *slog.Logger
+}
+
+// Feed reads each stretch of the log once for the whole process and hands it to its subscribers, in order and without
+// gap. A NOTIFY only says "look": what is read is decided by the Feed's own position and the fence, so one that is lost,
+// doubled or forged does no harm.
+type Feed struct {
+	cfg     FeedConfig
+	wake    chan struct{}
+	mu      sync.Mutex
+	started bool
+	pos     int64
+	next    int
+	subs    []subscription // in the order of subscribing
+	waiters []waiter
+}
+
+type subscription struct {
+	id int
+	fn func(Batch)
+}
+
+type waiter struct {
+	pos int64
+	ch  chan struct{}
+}
+
+// NewFeed returns a Feed that Run starts.
+func NewFeed(cfg FeedConfig) *Feed {
+	cfg.Poll = orDefault(cfg.Poll, feedPoll)
+	cfg.Limit = orDefault(cfg.Limit, feedLimit)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Feed{cfg: cfg, wake: make(chan struct{}, 1)}
+}
+
+// Subscribe has fn called with every batch from now on, one after the other and in order, never two at once. fn must be
+// quick: all wait for it. A Position read after Subscribe returned is where fn's batches begin, or earlier than that
+// only by what fn gets. cancel ends it; one last call may still be under way.
+func (f *Feed) Subscribe(fn func(Batch)) (cancel func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next++
+	id := f.next
+	f.subs = append(f.subs, subscription{id, fn})
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		kept := make([]subscription, 0, len(f.subs))
+		for _, s := range f.subs {
+			if s.id != id {
+				kept = append(kept, s)
+			}
+		}
+		f.subs = kept
+	}
+}
+
+// Position returns how far the log has been read; 0 before Run has found its start.
+func (f *Feed) Position() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pos
+}
+
+// Wait returns when the Feed runs and has read the log up to pos, or with ctx's error.
+func (f *Feed) Wait(ctx context.Context, pos int64) error {
+	f.mu.Lock()
+	if f.started && f.pos >= pos {
+		f.mu.Unlock()
+		return nil
+	}
+	w := waiter{pos, make(chan struct{})}
+	f.waiters = append(f.waiters, w)
+	f.mu.Unlock()
+	f.Look()
+	select {
+	case <-w.ch:
+		return nil
+	case <-ctx.Done():
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for i := range f.waiters {
+			if f.waiters[i].ch == w.ch {
+				f.waiters = append(f.waiters[:i], f.waiters[i+1:]...)
+				break
+			}
+		}
+		return fmt.Errorf("wait for position %d: %w", pos, ctx.Err())
+	}
+}
+
+// Look has the Feed read on without being told by the database.
+func (f *Feed) Look() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run reads the log from the watermark on until ctx ends. It returns nil: an error is logged and the database tried again.
+func (f *Feed) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for !f.begin(ctx) {
+		if !sleep(ctx, f.cfg.Poll) {
+			return nil
+		}
+	}
+	if f.cfg.Listen != nil {
+		wg.Go(func() { f.listen(ctx) })
+	}
+	ticker := time.NewTicker(f.cfg.Poll)
+	defer ticker.Stop()
+	for {
+		if err := f.catchUp(ctx); err != nil && ctx.Err() == nil {
+			f.cfg.Logger.WarnContext(ctx, "the feed could not read the log", slog.Any("err", err))
+			if !sleep(ctx, f.cfg.Poll) {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.wake:
+		case <-ticker.C:
+		}
+	}
+}
+
+// begin finds where the Feed starts.
+func (f *Feed) begin(ctx context.Context) bool {
+	var pos int64
+	if err := f.cfg.DB.System.QueryRow(ctx, `SELECT position FROM es.watermark`).Scan(&pos); err != nil {
+		if ctx.Err() == nil {
+			f.cfg.Logger.WarnContext(ctx, "the feed could not read the watermark", slog.Any("err", err))
+		}
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.started, f.pos = true, pos
+	f.release()
+	return true
+}
+
+func (f *Feed) listen(ctx context.Context) {
+	for {
+		err := f.cfg.Listen(ctx, Channel, f.Look, func(string) { f.Look() })
+		if ctx.Err() != nil {
+			return
+		}
+		f.cfg.Logger.WarnContext(ctx, "the feed listens anew", slog.Any("err", err))
+		if !sleep(ctx, f.cfg.Poll) {
+			return
+		}
+	}
+}
+
+// catchUp reads from the Feed's own position to the end.
+func (f *Feed) catchUp(ctx context.Context) error {
+	for {
+		b, err := f.cfg.Store.ReadAll(ctx, f.Position(), f.cfg.Limit)
+		if err != nil {
+			return err
+		}
+		f.hand(b)
+		if len(b.Events) < f.cfg.Limit {
+			return nil
+		}
+	}
+}
+
+// hand gives a batch to those who had subscribed when the position moved: who subscribes later finds the new position.
+func (f *Feed) hand(b Batch) {
+	f.mu.Lock()
+	subs := f.subs[:len(f.subs):len(f.subs)]
+	f.pos = b.To
+	f.mu.Unlock()
+	if len(b.Events) > 0 {
+		for _, s := range subs {
+			s.fn(b)
+		}
+	}
+	f.mu.Lock()
+	f.release()
+	f.mu.Unlock()
+}
+
+// release wakes those whose position has come. f.mu is held.
+func (f *Feed) release() {
+	kept := f.waiters[:0]
+	for _, w := range f.waiters {
+		if w.pos <= f.pos {
+			close(w.ch)
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	clear(f.waiters[len(kept):])
+	f.waiters = kept
+}

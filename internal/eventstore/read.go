@@ -1,0 +1,291 @@
+package eventstore
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// runKind is the Kind of every event in the lane of runs.
+const runKind = "run"
+
+// MaxPage is the most events that one read returns.
+const MaxPage = 5000
+
+const (
+	ledgerColumns = `'L'::text AS lane, e.position, e.recorded_at, e.version, e.type_id, e.schema_ver, e.org_id, e.stream_id, e.kind, e.content_hash, e.meta,
+		NULL::uuid AS project_id, NULL::uuid AS test_id, NULL::uuid AS environment_id, NULL::text AS region, NULL::text AS status, NULL::int AS duration_us, NULL::boolean AS ok, e.data`
+	runColumns = `'R'::text AS lane, e.position, e.recorded_at, e.version, e.type_id, e.schema_ver, e.org_id, e.stream_id, NULL::text AS kind, NULL::bytea AS content_hash, NULL::jsonb AS meta,
+		e.project_id, e.test_id, e.environment_id, e.region, e.status, e.duration_us, e.ok, e.data`
+	feedColumns = `lane::text, position, recorded_at, version, type_id, schema_ver, org_id, stream_id, kind, content_hash, meta,
+		project_id, test_id, environment_id, region, status, duration_us, ok, data`
+)
+
+// Read returns a ledger stream from its first event, in order; nothing when there is none or it is another organization's.
+func (s *Store) Read(ctx context.Context, tx pgx.Tx, orgID, streamID uuid.UUID) ([]Event, error) {
+	rows, err := tx.Query(ctx, `SELECT `+ledgerColumns+` FROM es.ledger_event e WHERE e.org_id = $1 AND e.stream_id = $2 ORDER BY e.version`, orgID, streamID)
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", streamID, err)
+	}
+	events, _, err := s.collect(ctx, tx, rows)
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", streamID, err)
+	}
+	return events, nil
+}
+
+// ReadRun returns a run's events by version, so its end is the last; nothing when there are none or it is another
+// organization's.
+func (s *Store) ReadRun(ctx context.Context, tx pgx.Tx, orgID, runID uuid.UUID) ([]Event, error) {
+	rows, err := tx.Query(ctx, `SELECT `+runColumns+` FROM es.run_event e WHERE e.org_id = $1 AND e.stream_id = $2 AND e.bucket = es.uuid7_day($2) ORDER BY e.version`, orgID, runID)
+	if err != nil {
+		return nil, fmt.Errorf("read run %s: %w", runID, err)
+	}
+	events, _, err := s.collect(ctx, tx, rows)
+	if err != nil {
+		return nil, fmt.Errorf("read run %s: %w", runID, err)
+	}
+	return events, nil
+}
+
+// ReadAll returns the first settled events after a position, of all organizations, in order; no event will ever appear
+// at or below To. types names the wanted ones, none = all. With fewer than limit events, To is the last settled event's
+// position, of whatever type. limit is at most MaxPage.
+func (s *Store) ReadAll(ctx context.Context, after int64, limit int, types ...string) (Batch, error) {
+	b := Batch{From: after, To: after}
+	limit = min(max(limit, 1), MaxPage)
+	// One statement, in no transaction of the caller's: the fence wants a snapshot after it.
+	pool := s.cfg.DB.System
+	fail := func(err error) (Batch, error) { return Batch{}, fmt.Errorf("read the log after %d: %w", after, err) }
+	var ids []int16 // nil = every type
+	if len(types) > 0 {
+		var err error
+		if ids, err = s.typeIDs(ctx, pool, types); err != nil {
+			return fail(err)
+		}
+	}
+	rows, err := pool.Query(ctx, `SELECT `+feedColumns+` FROM es.read_feed($1, $2, $3)`, after, limit, ids)
+	if err != nil {
+		return fail(err)
+	}
+	events, end, err := s.collect(ctx, pool, rows)
+	if err != nil {
+		return fail(err)
+	}
+	b.Events, b.To = events, max(after, end)
+	if n := len(events); n > 0 {
+		b.To = max(b.To, events[n-1].Position)
+	}
+	return b, nil
+}
+
+// ReadAt returns the event at a position, of any organization. ok is false when there is none (any more).
+func (s *Store) ReadAt(ctx context.Context, tx pgx.Tx, position int64) (e Event, ok bool, err error) {
+	rows, err := tx.Query(ctx, `SELECT `+feedColumns+` FROM (SELECT `+ledgerColumns+` FROM es.ledger_event e WHERE e.position = $1 UNION ALL SELECT `+runColumns+` FROM es.run_event e WHERE e.position = $1) e`, position)
+	if err != nil {
+		return Event{}, false, fmt.Errorf("read position %d: %w", position, err)
+	}
+	events, _, err := s.collect(ctx, tx, rows)
+	if err != nil {
+		return Event{}, false, fmt.Errorf("read position %d: %w", position, err)
+	}
+	if len(events) == 0 {
+		return Event{}, false, nil
+	}
+	return events[0], true, nil
+}
+
+// OrgQuery selects from one organization's part of the log. Zero fields select nothing away.
+type OrgQuery struct {
+	Lanes         []Lane   // none = both
+	Types         []string // event types; a type nobody registered matches nothing
+	Kinds         []string // kinds of streams; "run" is the lane of runs
+	ActorID       uuid.UUID
+	StreamID      uuid.UUID // subject: a stream, or a run
+	ProjectID     uuid.UUID // runs only, as the next two
+	TestID        uuid.UUID
+	EnvironmentID uuid.UUID
+	From, To      time.Time // recordedAt, half-open
+	After, Before int64     // position, both exclusive; 0 = none
+	Limit         int       // 1 … MaxPage; 0 = 50
+	Desc          bool      // newest first
+}
+
+// ReadOrg returns settled events of one organization, by position, and how far the answer reaches: ascending, every
+// event that the query selects with a position at or below upTo is in the answer or was before After, for ever. It
+// needs a READ COMMITTED transaction.
+func (s *Store) ReadOrg(ctx context.Context, tx pgx.Tx, orgID uuid.UUID, q OrgQuery) (events []Event, upTo int64, err error) {
+	if q.Limit <= 0 {
+		q.Limit = 50
+	}
+	q.Limit = min(q.Limit, MaxPage)
+	// Fence first, then a new snapshot. The watermark may be above a fence that was taken later: both are settled.
+	var fence, watermark int64
+	if err := tx.QueryRow(ctx, `SELECT es.fence(), (SELECT position FROM es.watermark)`).Scan(&fence, &watermark); err != nil {
+		return nil, 0, fmt.Errorf("read the fence: %w", err)
+	}
+	sql, args, err := s.orgSQL(ctx, tx, orgID, q, max(fence, watermark))
+	if err != nil {
+		return nil, 0, err
+	}
+	upTo = max(watermark, q.After)
+	if sql == "" {
+		return nil, upTo, nil
+	}
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read organization %s: %w", orgID, err)
+	}
+	events, _, err = s.collect(ctx, tx, rows)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read organization %s: %w", orgID, err)
+	}
+	if n := len(events); n > 0 && !q.Desc {
+		last := events[n-1].Position
+		if n == q.Limit {
+			upTo = last
+		} else {
+			upTo = max(upTo, last)
+		}
+	}
+	return events, upTo, nil
+}
+
+// orgSQL builds the query of ReadOrg; every name in it stands in this function. "" = nothing can match.
+func (s *Store) orgSQL(ctx context.Context, tx pgx.Tx, orgID uuid.UUID, q OrgQuery, settled int64) (string, []any, error) {
+	args := []any{orgID, settled}
+	arg := func(v any) string { args = append(args, v); return "$" + strconv.Itoa(len(args)) }
+	where := []string{"e.org_id = $1", "e.position <= $2"}
+	if q.After > 0 {
+		where = append(where, "e.position > "+arg(q.After))
+	}
+	if q.Before > 0 {
+		where = append(where, "e.position < "+arg(q.Before))
+	}
+	if !q.From.IsZero() {
+		where = append(where, "e.recorded_at >= "+arg(q.From.UTC().Truncate(time.Microsecond)))
+	}
+	if !q.To.IsZero() {
+		where = append(where, "e.recorded_at < "+arg(q.To.UTC().Truncate(time.Microsecond)))
+	}
+	if len(q.Types) > 0 {
+		ids, err := s.typeIDs(ctx, tx, q.Types)
+		if err != nil {
+			return "", nil, err
+		}
+		where = append(where, "e.type_id = ANY ("+arg(ids)+")")
+	}
+	if q.StreamID != uuid.Nil {
+		where = append(where, "e.stream_id = "+arg(q.StreamID))
+	}
+	ledger := q.lane(Ledger) && q.ProjectID == uuid.Nil && q.TestID == uuid.Nil && q.EnvironmentID == uuid.Nil
+	runs := q.lane(Runs) && q.ActorID == uuid.Nil && (len(q.Kinds) == 0 || slices.Contains(q.Kinds, runKind))
+	// A parameter that no part uses would have no type, so each lane's own are added only with the lane.
+	where = slices.Clip(where)
+	ledgerWhere, runWhere := where, where
+	if ledger && q.ActorID != uuid.Nil {
+		ledgerWhere = append(ledgerWhere, "e.actor_id = "+arg(q.ActorID))
+	}
+	if ledger && len(q.Kinds) > 0 {
+		ledgerWhere = append(ledgerWhere, "e.kind = ANY ("+arg(q.Kinds)+")")
+	}
+	for _, c := range []struct {
+		column string
+		id     uuid.UUID
+	}{{"project_id", q.ProjectID}, {"test_id", q.TestID}, {"environment_id", q.EnvironmentID}} {
+		if runs && c.id != uuid.Nil {
+			runWhere = append(runWhere, "e."+c.column+" = "+arg(c.id))
+		}
+	}
+	if runs && q.StreamID.Version() == 7 {
+		runWhere = append(runWhere, "e.bucket = es.uuid7_day("+arg(q.StreamID)+")")
+	}
+	order := " ORDER BY e.position"
+	if q.Desc {
+		order += " DESC"
+	}
+	limit := " LIMIT " + strconv.Itoa(q.Limit)
+	var parts []string
+	if ledger {
+		parts = append(parts, "(SELECT "+ledgerColumns+" FROM es.ledger_event e WHERE "+strings.Join(ledgerWhere, " AND ")+order+limit+")")
+	}
+	if runs {
+		parts = append(parts, "(SELECT "+runColumns+" FROM es.run_event e WHERE "+strings.Join(runWhere, " AND ")+order+limit+")")
+	}
+	if len(parts) == 0 {
+		return "", nil, nil
+	}
+	return "SELECT " + feedColumns + " FROM (" + strings.Join(parts, " UNION ALL ") + ") e" + order + limit, args, nil
+}
+
+func (q OrgQuery) lane(l Lane) bool { return len(q.Lanes) == 0 || slices.Contains(q.Lanes, l) }
+
+// collect reads the rows of one of the queries above and lifts them. A row without lane carries the end of what was
+// looked at.
+func (s *Store) collect(ctx context.Context, q querier, rows pgx.Rows) (events []Event, end int64, err error) {
+	var (
+		lane                       *string
+		typeID, schema             *int16
+		version, duration          *int32
+		recorded                   *time.Time
+		org, stream                *uuid.UUID
+		project, test, environment *uuid.UUID
+		kind, region, status       *string
+		position                   int64
+		hash, meta, data           []byte
+		ok                         *bool
+		ids                        []int16
+	)
+	_, err = pgx.ForEachRow(rows, []any{&lane, &position, &recorded, &version, &typeID, &schema, &org, &stream, &kind, &hash, &meta,
+		&project, &test, &environment, &region, &status, &duration, &ok, &data}, func() error {
+		if lane == nil {
+			end = position
+			return nil
+		}
+		e := Event{
+			Position: position, RecordedAt: *recorded, Lane: Lane((*lane)[0]), Schema: int(*schema), Version: int(*version), OrgID: *org, StreamID: *stream,
+			Kind: runKind, ContentHash: hash, Data: data,
+			RunColumns: RunColumns{ProjectID: deref(project), TestID: deref(test), EnvironmentID: deref(environment), Region: deref(region), Status: deref(status), OK: ok},
+		}
+		if duration != nil {
+			e.Duration = time.Duration(*duration) * time.Microsecond
+		}
+		if kind != nil {
+			e.Kind = *kind
+		}
+		if meta != nil {
+			if err := json.Unmarshal(meta, &e.Meta); err != nil {
+				return fmt.Errorf("decode meta at %d: %w", position, err)
+			}
+		}
+		events, ids = append(events, e), append(ids, *typeID)
+		return nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	// After the rows are read, since an unknown number needs the connection.
+	for i := range events {
+		if events[i].Type, err = s.name(ctx, q, ids[i]); err != nil {
+			return nil, 0, err
+		}
+		if err = s.lift(&events[i]); err != nil {
+			return nil, 0, err
+		}
+	}
+	return events, end, nil
+}
+
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		return *p
+	}
+	return v
+}
