@@ -75,6 +75,7 @@ type StepFinished struct {
 	Response   *StepResponse `json:"response,omitempty"` // absent when no answer came
 	Timings    Timings       `json:"timings"`
 	DurationMs float64       `json:"durationMs"`
+	StartedAt  time.Time     `json:"startedAt,omitzero"`
 	Captures   []Capture     `json:"captures,omitempty"`
 	Error      *Problem      `json:"error,omitempty"`
 }
@@ -92,11 +93,20 @@ type StepResponse struct {
 	HTTPVersion   string     `json:"httpVersion,omitempty"`
 	RemoteAddress string     `json:"remoteAddress,omitempty"`
 	ContentType   string     `json:"contentType,omitempty"`
+	Reused        bool       `json:"reused,omitempty"`  // the connection was kept from an earlier request
+	TLS           *TLS       `json:"tls,omitempty"`     // absent without TLS
 	Size          int64      `json:"size"`              // bytes of the body, decompressed, as far as it was read
+	WireSize      int64      `json:"wireSize"`          // bytes of the body as they came
 	SHA256        string     `json:"sha256,omitempty"`  // hex, of what was read
 	BodyRef       string     `json:"bodyRef,omitempty"` // "attempt/step" in the table of bodies; empty = none kept
 	Truncated     bool       `json:"truncated,omitempty"`
 	Redirects     []Redirect `json:"redirects,omitempty"`
+}
+
+// TLS is what was agreed on.
+type TLS struct {
+	Version string `json:"version"`
+	Cipher  string `json:"cipher"`
 }
 
 // Redirect is one hop that was followed.
@@ -118,14 +128,15 @@ type Timings struct {
 // Capture is a value that a step kept for later steps, masked.
 type Capture struct {
 	Name  string          `json:"name"`
-	Value json.RawMessage `json:"value,omitempty"`
-	Error string          `json:"error,omitempty"` // why there was nothing to keep
+	Value json.RawMessage `json:"value,omitempty"` // a long one is cut and then a string
+	Size  int             `json:"size,omitempty"`  // bytes of the whole value, when it was cut
 }
 
 // Problem is why something could not be done: a stable code, and one sentence that holds no bytes of the target.
 type Problem struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
+	Phase   string `json:"phase,omitempty"` // where in a step: prepare, dns, connect, tls, firstByte, download, capture
 }
 
 // AssertionEvaluated is one assertion with what was expected and what came.
@@ -140,10 +151,14 @@ type AssertionEvaluated struct {
 	Operator string          `json:"operator"`
 	Not      bool            `json:"not,omitempty"`
 	Expected json.RawMessage `json:"expected,omitempty"`
-	Actual   json.RawMessage `json:"actual,omitempty"` // masked and cut
-	Pass     bool            `json:"pass"`
-	Severity string          `json:"severity"` // hard, soft: a soft one that is false does not fail the run
-	Message  string          `json:"message,omitempty"`
+	Actual   json.RawMessage `json:"actual,omitempty"` // masked; absent when there was nothing
+
+	ExpectedTruncated bool   `json:"expectedTruncated,omitempty"` // then Expected is a string with its beginning
+	ActualTruncated   bool   `json:"actualTruncated,omitempty"`
+	ActualSize        int    `json:"actualSize,omitempty"` // bytes of the whole value as text, when it was cut
+	Pass              bool   `json:"pass"`
+	Severity          string `json:"severity"` // hard, soft: a soft one that is false does not fail the run
+	Message           string `json:"message,omitempty"`
 }
 
 // AttemptFinished is the outcome of one attempt.

@@ -1,0 +1,239 @@
+// Package project holds projects, the folders of tests, and their environments: named sets of variables.
+//
+// It decides what may be called what and keeps the tables that others read at once. It knows no test and no run: tests
+// disappear with their project by a foreign key, runs keep the names that they were started with. Secrets are not here.
+package project
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/fault"
+)
+
+// The limits of what users name and set.
+const (
+	MaxName          = 100      // characters of a name
+	MaxDescription   = 2000     // characters of a description
+	MaxVariables     = 200      // variables of an environment
+	MaxVariableValue = 64 << 10 // bytes of a variable's value
+	MaxEnvironments  = 100      // environments of a project
+)
+
+// variableName is what may stand between {{ and }}.
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,63}$`)
+
+// Project is a folder of tests.
+type Project struct {
+	ID, OrgID            uuid.UUID
+	Name, Description    string
+	Version              int
+	CreatedAt, UpdatedAt time.Time
+	Position             int64 // of the last event of the command that returned it; 0 = nothing changed
+}
+
+// Draft is what a new project is made of.
+type Draft struct{ Name, Description string }
+
+// Patch changes what is set.
+type Patch struct{ Name, Description *string }
+
+// Environment is a named set of variables.
+type Environment struct {
+	ID, OrgID, ProjectID uuid.UUID
+	Name, Description    string
+	Variables            map[string]string
+	Version              int
+	CreatedAt, UpdatedAt time.Time
+	Position             int64 // of the last event of the command that returned it; 0 = nothing changed
+}
+
+// EnvironmentDraft is what a new environment is made of.
+type EnvironmentDraft struct {
+	Name, Description string
+	Variables         map[string]string
+}
+
+// EnvironmentPatch changes what is set. In Variables a nil value removes the variable, and what isn't named stays.
+type EnvironmentPatch struct {
+	Name, Description *string
+	Variables         map[string]*string
+}
+
+// create decides on a new project.
+func create(d Draft) (Created, error) {
+	var faults fault.Error
+	out := Created{Name: cleanName(&faults, d.Name), Description: cleanDescription(&faults, d.Description)}
+	return out, invalid("project.invalid", &faults)
+}
+
+// change decides on a patch; nothing to change is no event.
+func (p Project) change(patch Patch) (news []eventstore.Data, err error) {
+	var faults fault.Error
+	if patch.Name != nil {
+		if to := cleanName(&faults, *patch.Name); to != p.Name {
+			news = append(news, Renamed{From: p.Name, To: to})
+		}
+	}
+	if patch.Description != nil {
+		if d := cleanDescription(&faults, *patch.Description); d != p.Description {
+			news = append(news, Described{Description: d})
+		}
+	}
+	return news, invalid("project.invalid", &faults)
+}
+
+// createEnvironment decides on a new environment.
+func createEnvironment(projectID uuid.UUID, d EnvironmentDraft) (EnvironmentCreated, error) {
+	var faults fault.Error
+	out := EnvironmentCreated{
+		ProjectID: projectID, Name: cleanName(&faults, d.Name), Description: cleanDescription(&faults, d.Description), Variables: d.Variables,
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Variables)) {
+		checkVariable(&faults, name, d.Variables[name])
+	}
+	checkCount(&faults, len(d.Variables))
+	return out, invalid("environment.invalid", &faults)
+}
+
+// change decides on a patch; nothing to change is no event.
+func (e Environment) change(patch EnvironmentPatch) (news []eventstore.Data, err error) {
+	var faults fault.Error
+	if patch.Name != nil {
+		if to := cleanName(&faults, *patch.Name); to != e.Name {
+			news = append(news, EnvironmentRenamed{From: e.Name, To: to})
+		}
+	}
+	if patch.Description != nil {
+		if d := cleanDescription(&faults, *patch.Description); d != e.Description {
+			news = append(news, EnvironmentDescribed{Description: d})
+		}
+	}
+	changed := VariablesChanged{Set: map[string]string{}}
+	after := len(e.Variables)
+	for _, name := range slices.Sorted(maps.Keys(patch.Variables)) {
+		value := patch.Variables[name]
+		old, had := e.Variables[name]
+		switch {
+		case value == nil && had:
+			changed.Removed = append(changed.Removed, name)
+			after--
+		case value == nil:
+		default:
+			checkVariable(&faults, name, *value)
+			if !had {
+				after++
+			}
+			if !had || old != *value {
+				changed.Set[name] = *value
+			}
+		}
+	}
+	if len(changed.Set) > 0 {
+		checkCount(&faults, after)
+	}
+	if len(changed.Set)+len(changed.Removed) > 0 {
+		news = append(news, changed)
+	}
+	return news, invalid("environment.invalid", &faults)
+}
+
+// apply folds one event into the environment.
+func (e *Environment) apply(ev eventstore.Event) error {
+	switch ev.Type {
+	case TypeEnvironmentCreated:
+		var d EnvironmentCreated
+		if err := ev.Decode(&d); err != nil {
+			return err
+		}
+		e.ID, e.OrgID, e.ProjectID, e.Name, e.Description = ev.StreamID, ev.OrgID, d.ProjectID, d.Name, d.Description
+		e.Variables = maps.Clone(d.Variables)
+		if e.Variables == nil {
+			e.Variables = map[string]string{}
+		}
+		e.CreatedAt = ev.RecordedAt
+	case TypeEnvironmentRenamed:
+		var d EnvironmentRenamed
+		if err := ev.Decode(&d); err != nil {
+			return err
+		}
+		e.Name = d.To
+	case TypeEnvironmentDescribed:
+		var d EnvironmentDescribed
+		if err := ev.Decode(&d); err != nil {
+			return err
+		}
+		e.Description = d.Description
+	case TypeVariablesChanged:
+		var d VariablesChanged
+		if err := ev.Decode(&d); err != nil {
+			return err
+		}
+		for _, name := range d.Removed {
+			delete(e.Variables, name)
+		}
+		maps.Copy(e.Variables, d.Set)
+	}
+	e.Version, e.UpdatedAt = ev.Version, ev.RecordedAt
+	return nil
+}
+
+func cleanName(faults *fault.Error, name string) string {
+	name = strings.TrimSpace(name)
+	switch n := utf8.RuneCountInString(name); {
+	case n == 0:
+		faults.At("/name", "A name is needed.")
+	case n > MaxName:
+		faults.At("/name", "A name has at most %d characters.", MaxName)
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
+		faults.At("/name", "A name has no control characters.")
+	}
+	return name
+}
+
+func cleanDescription(faults *fault.Error, text string) string {
+	switch {
+	case utf8.RuneCountInString(text) > MaxDescription:
+		faults.At("/description", "A description has at most %d characters.", MaxDescription)
+	case !utf8.ValidString(text) || strings.ContainsRune(text, 0):
+		faults.At("/description", "A description is text without NUL.")
+	}
+	return strings.TrimSpace(text)
+}
+
+func checkVariable(faults *fault.Error, name, value string) {
+	pointer := "/variables/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+	if !variableName.MatchString(name) {
+		faults.At(pointer, "A variable's name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.")
+	}
+	if len(value) > MaxVariableValue {
+		faults.At(pointer, "A variable's value has at most %d bytes.", MaxVariableValue)
+	}
+	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+		faults.At(pointer, "A variable's value is text without NUL.")
+	}
+}
+
+func checkCount(faults *fault.Error, n int) {
+	if n > MaxVariables {
+		faults.At("/variables", "An environment has at most %s variables.", strconv.Itoa(MaxVariables))
+	}
+}
+
+// invalid returns the collected faults as one error, nil when there are none.
+func invalid(code string, faults *fault.Error) error {
+	if len(faults.Fields) == 0 {
+		return nil
+	}
+	faults.Kind, faults.Code, faults.Message = fault.Invalid, code, "Some fields are not valid."
+	return faults
+}
