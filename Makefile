@@ -56,7 +56,7 @@ test/race: ## The same under the race detector (slower; needs a C compiler)
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Look for mistakes and wrong formatting (golangci-lint with gofumpt; first time: minutes to build it)
-	@$(GOLANGCI_LINT) run $(PKG)
+	@$(GOLANGCI_LINT) run --allow-parallel-runners $(PKG)
 	@$(GOLANGCI_LINT) fmt --diff $(if $(filter ./...,$(PKG)),,$(PKG))
 
 .PHONY: fmt
