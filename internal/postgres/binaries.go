@@ -115,5 +115,5 @@ func cachedBinaries(cacheDir string) (string, error) {
 			return "", err
 		}
 	}
-	return filepath.Join(cacheDir, "postgres", "native", "bin"), nil
+	return filepath.Join(cacheDir, "postgres-"+npmVersion, "native", "bin"), nil
 }

@@ -208,4 +208,3 @@ func (b *backoff) wait(ctx context.Context) error {
 		return nil
 	}
 }
-

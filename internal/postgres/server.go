@@ -20,7 +20,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
 )
 
 const (
@@ -504,4 +503,3 @@ func writeFile(name string, data []byte) (err error) {
 	}
 	return f.Sync()
 }
-

@@ -49,7 +49,9 @@ func startContainer(ctx context.Context) (_ *server, err error) {
 		testcontainers.WithWaitStrategyAndDeadline(readyLimit,
 			wait.ForLog("database system is ready to accept connections").WithOccurrence(2), wait.ForListeningPort("5432/tcp")),
 	)
-	stop := func(ctx context.Context) error { return testcontainers.TerminateContainer(c, testcontainers.StopContext(ctx)) }
+	stop := func(ctx context.Context) error {
+		return testcontainers.TerminateContainer(c, testcontainers.StopContext(ctx))
+	}
 	if err != nil {
 		if c != nil {
 			_ = stop(ctx) //nolint:errcheck // the start's error says more

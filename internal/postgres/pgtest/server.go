@@ -85,6 +85,10 @@ func startLocal(ctx context.Context) (*server, error) {
 		base = filepath.Join(cache, "pgtest")
 	}
 	binDir := os.Getenv("TESTFLOW_PG_BIN")
+	say := func(line string) { fmt.Fprintln(os.Stderr, line) }
+	if err := postgres.EnsureBinaries(ctx, postgres.EnsureConfig{BinDir: binDir, Say: say}); err != nil {
+		return nil, err
+	}
 	found, err := postgres.FindBinaries(binDir, "")
 	if err != nil {
 		return nil, err
@@ -264,4 +268,3 @@ func templateName() (string, error) {
 	}
 	return "tmpl_" + hex.EncodeToString(h.Sum(nil))[:24], nil
 }
-
