@@ -55,7 +55,7 @@ var plan = []room{
 	{"analytics", []string{"run", "apitest", "project", "org", "account", "projection", "eventstore", "postgres", "auth", "vault", "faultpoint", "fault"}},
 	{"audit", []string{"eventstore", "postgres", "auth", "fault"}},
 	// doors
-	{"httpapi", []string{"account", "org", "project", "apitest", "run", "schedule", "alert", "analytics", "audit", "testspec", "interchange", "auth", "fault", "openapi"}},
+	{"httpapi", []string{"account", "org", "project", "apitest", "run", "schedule", "alert", "analytics", "audit", "testspec", "interchange", "auth", "vault", "fault", "openapi"}},
 	{"dashboard", []string{"account", "org", "project", "apitest", "run", "schedule", "alert", "analytics", "audit", "testspec", "interchange", "auth", "fault", "openapi"}},
 	{"realtime", []string{"eventstore", "auth", "fault"}},
 	{"cli", []string{"executor", "testspec", "interchange", "netguard", "vault", "fault"}},

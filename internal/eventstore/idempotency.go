@@ -108,7 +108,7 @@ func (i *Idempotency) claim(ctx context.Context, tx postgres.OrgTx, k Key, answe
 	}
 	switch {
 	case !free:
-		f := fault.New(fault.Conflict, "idempotency_key_in_use", "A request with this Idempotency-Key is still running.")
+		f := fault.New(fault.Conflict, "idempotency.in_progress", "A request with this Idempotency-Key is still running.")
 		f.RetryAfter = time.Second
 		return false, f
 	case !found:
@@ -121,7 +121,7 @@ func (i *Idempotency) claim(ctx context.Context, tx postgres.OrgTx, k Key, answe
 		*answer = Answer{}
 		return false, nil
 	case !bytes.Equal(hash, k.BodyHash):
-		return false, fault.New(fault.Invalid, "idempotency_key_reused", "This Idempotency-Key was used for another request.")
+		return false, fault.New(fault.Invalid, "idempotency.key_reused", "This Idempotency-Key was used for another request.")
 	}
 	if err := json.Unmarshal(headers, &answer.Header); err != nil {
 		return false, fmt.Errorf("decode a recorded answer: %w", err)

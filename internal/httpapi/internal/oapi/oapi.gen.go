@@ -597,15 +597,16 @@ type Duration = string
 // Environment defines model for Environment.
 type Environment struct {
 	// CreatedAt RFC 3339 in UTC with milliseconds.
-	CreatedAt Timestamp          `json:"createdAt"`
-	Id        openapi_types.UUID `json:"id"`
-	Name      string             `json:"name"`
-	ProjectId openapi_types.UUID `json:"projectId"`
+	CreatedAt   Timestamp          `json:"createdAt"`
+	Description string             `json:"description"`
+	Id          openapi_types.UUID `json:"id"`
+	Name        string             `json:"name"`
+	ProjectId   openapi_types.UUID `json:"projectId"`
 
 	// UpdatedAt RFC 3339 in UTC with milliseconds.
 	UpdatedAt Timestamp `json:"updatedAt"`
 
-	// Variables Values by name. A name starts with a letter or an underscore and goes on with letters, digits and underscores.
+	// Variables Values by name. A name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.
 	Variables Variables `json:"variables"`
 	Version   int       `json:"version"`
 }
@@ -615,9 +616,10 @@ type EnvironmentChoice = openapi_types.UUID
 
 // EnvironmentCreate defines model for EnvironmentCreate.
 type EnvironmentCreate struct {
-	Name string `json:"name"`
+	Description *string `json:"description,omitempty"`
+	Name        string  `json:"name"`
 
-	// Variables Values by name. A name starts with a letter or an underscore and goes on with letters, digits and underscores.
+	// Variables Values by name. A name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.
 	Variables *Variables `json:"variables,omitempty"`
 }
 
@@ -631,10 +633,11 @@ type EnvironmentList struct {
 
 // EnvironmentUpdate defines model for EnvironmentUpdate.
 type EnvironmentUpdate struct {
-	Name *string `json:"name,omitempty"`
+	Description *string `json:"description,omitempty"`
+	Name        *string `json:"name,omitempty"`
 
-	// Variables Values by name. A name starts with a letter or an underscore and goes on with letters, digits and underscores.
-	Variables *Variables `json:"variables,omitempty"`
+	// Variables Sets the named variables and removes those that are null; the others stay.
+	Variables *map[string]*string `json:"variables,omitempty"`
 }
 
 // Event defines model for Event.
@@ -672,7 +675,7 @@ type ExecuteProjectRequest struct {
 	EnvironmentId *EnvironmentChoice `json:"environmentId,omitempty"`
 	Tags          *Tags              `json:"tags,omitempty"`
 
-	// Variables Values by name. A name starts with a letter or an underscore and goes on with letters, digits and underscores.
+	// Variables Values by name. A name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.
 	Variables *Variables `json:"variables,omitempty"`
 }
 
@@ -684,7 +687,7 @@ type ExecuteTestRequest struct {
 	// Regions Where the test runs; `[default]` without it.
 	Regions *Regions `json:"regions,omitempty"`
 
-	// Variables Values by name. A name starts with a letter or an underscore and goes on with letters, digits and underscores.
+	// Variables Values by name. A name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.
 	Variables *Variables `json:"variables,omitempty"`
 }
 
@@ -1026,7 +1029,7 @@ type RunDetail struct {
 	TestName string              `json:"testName"`
 	Trigger  RunTrigger          `json:"trigger"`
 
-	// Variables Values by name. A name starts with a letter or an underscore and goes on with letters, digits and underscores.
+	// Variables Values by name. A name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.
 	Variables *Variables `json:"variables,omitempty"`
 }
 
@@ -1339,7 +1342,7 @@ type Validation struct {
 	Valid  bool         `json:"valid"`
 }
 
-// Variables Values by name. A name starts with a letter or an underscore and goes on with letters, digits and underscores.
+// Variables Values by name. A name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.
 type Variables map[string]string
 
 // AuditActor defines model for AuditActor.
@@ -1395,6 +1398,9 @@ type OrganizationId = openapi_types.UUID
 
 // Prefer defines model for Prefer.
 type Prefer = string
+
+// Query defines model for Query.
+type Query = string
 
 // RevisionNumber defines model for RevisionNumber.
 type RevisionNumber = int32
@@ -1623,6 +1629,9 @@ type ListMembersParams struct {
 
 // ListProjectsParams defines parameters for ListProjects.
 type ListProjectsParams struct {
+	// Q Only those with this in their name, in any case.
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
 	// Limit How many at most.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
@@ -3059,6 +3068,13 @@ func (w *ServerInterfaceWrapper) ListProjects(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ListProjectsParams
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
 	// ------------- Optional query parameter "limit" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})

@@ -1,0 +1,138 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/testflow/testflow/openapi"
+)
+
+// operation is what the document says of one route, in the form that middleware needs.
+type operation struct {
+	id         string
+	method     string
+	route      string // as Echo writes it: /api/runs/:id
+	public     bool   // security: []
+	permission string // x-permission
+	params     []*openapi3.Parameter
+	query      map[string]bool // the query parameters that there are
+	bodySchema *openapi3.Schema
+	hasBody    bool
+	needsBody  bool
+	idempotent bool // takes an Idempotency-Key
+	waits      bool // takes Prefer
+	produces   []string
+}
+
+// Permissions that are no permissions of auth.
+const (
+	permissionPublic = "public" // anybody
+	permissionSelf   = "self"   // anybody who is signed in
+)
+
+// command reports whether the operation changes something.
+func (o *operation) command() bool { return o.method != http.MethodGet }
+
+// analytics reports whether the operation reads projections, which follow the log, instead of inline read models.
+func (o *operation) analytics() bool { return strings.HasPrefix(o.route, "/api/analytics/") }
+
+// streams reports whether the answer may take longer than a request's deadline.
+func (o *operation) streams() bool { return o.id == "exportAudit" || o.id == "openLive" }
+
+// loadDocument returns the checked API document.
+func loadDocument() (*openapi3.T, error) {
+	loader := openapi3.NewLoader()
+	doc, err := loader.LoadFromData(openapi.YAML)
+	if err != nil {
+		return nil, err
+	}
+	if err := doc.Validate(loader.Context); err != nil {
+		return nil, err
+	}
+	return doc, nil
+}
+
+// loadOperations returns the operations of the document by method and route.
+func loadOperations() (map[string]*operation, error) {
+	doc, err := loadDocument()
+	if err != nil {
+		return nil, err
+	}
+	ops := map[string]*operation{}
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			o, err := newOperation(method, path, item, op)
+			if err != nil {
+				return nil, fmt.Errorf("%s %s: %w", method, path, err)
+			}
+			ops[method+" "+o.route] = o
+		}
+	}
+	return ops, nil
+}
+
+func newOperation(method, path string, item *openapi3.PathItem, op *openapi3.Operation) (*operation, error) {
+	o := &operation{id: op.OperationID, method: method, route: echoRoute(path), query: map[string]bool{}}
+	o.public = op.Security != nil && len(*op.Security) == 0
+	o.permission, _ = op.Extensions["x-permission"].(string)
+	if o.permission == "" || (o.permission == permissionPublic) != o.public {
+		return nil, errors.New("x-permission is missing or contradicts security")
+	}
+	for _, p := range append(item.Parameters, op.Parameters...) {
+		o.params = append(o.params, p.Value)
+		switch {
+		case p.Value.In == openapi3.ParameterInQuery:
+			o.query[p.Value.Name] = true
+		case p.Value.Name == "Idempotency-Key":
+			o.idempotent = true
+		case p.Value.Name == "Prefer":
+			o.waits = true
+		}
+	}
+	if op.RequestBody != nil {
+		media := op.RequestBody.Value.Content.Get("application/json")
+		if media == nil || media.Schema == nil {
+			return nil, errors.New("a body without a JSON schema")
+		}
+		o.hasBody, o.needsBody, o.bodySchema = true, op.RequestBody.Value.Required, media.Schema.Value
+	}
+	for status, answer := range op.Responses.Map() {
+		if strings.HasPrefix(status, "2") && answer.Value != nil {
+			for mime := range answer.Value.Content {
+				o.produces = append(o.produces, mime)
+			}
+		}
+	}
+	return o, nil
+}
+
+// echoRoute writes a path of the document as Echo does: {id} is :id.
+func echoRoute(path string) string {
+	return strings.NewReplacer("{", ":", "}", "").Replace(path)
+}
+
+type operationKey struct{}
+
+// request is what the door knows of a request; handlers reach it through the context.
+type request struct {
+	op     *operation
+	id     string // request id
+	path   string
+	query  map[string][]string
+	body   []byte
+	inUnit bool // a unit of work is open around the handler
+}
+
+// requestOf returns the door's notes on the request of ctx; there always are some behind identify.
+func requestOf(ctx context.Context) *request {
+	r, _ := ctx.Value(operationKey{}).(*request)
+	if r == nil {
+		return &request{}
+	}
+	return r
+}

@@ -1,0 +1,122 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+)
+
+// RunEnds tells when runs have ended.
+type RunEnds interface {
+	// Watch returns a channel that is closed once run.finished of the run has been committed and is readable. stop
+	// frees what the watch holds; it may be called more than once.
+	Watch(run uuid.UUID) (ended <-chan struct{}, stop func())
+}
+
+// wait upgrades the 202 of an execution to 200 with the ended runs, when the client prefers to wait (RFC 7240). It
+// stands around the unit of work, so that what it waits for is committed. After the time it answers 202 with the runs
+// as they are.
+func (s *Server) wait(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		ctx := c.Request().Context()
+		r := requestOf(ctx)
+		if r.op == nil || !r.op.waits {
+			return next(c)
+		}
+		seconds, ok := preferredWait(c.Request().Header.Values("Prefer"))
+		if !ok {
+			return next(c)
+		}
+		outer := c.Response()
+		rec := &recorder{header: maps.Clone(outer.Header())}
+		c.SetResponse(echo.NewResponse(rec, c.Echo()))
+		err := next(c)
+		c.SetResponse(outer)
+		if err != nil {
+			return err
+		}
+		if rec.status == http.StatusAccepted {
+			limit := min(time.Duration(seconds)*time.Second, s.deps.Limits.Wait)
+			if err := s.upgrade(ctx, rec, limit); err != nil {
+				return err
+			}
+		}
+		clear(outer.Header())
+		maps.Copy(outer.Header(), rec.header)
+		outer.WriteHeader(rec.status)
+		_, err = outer.Write(rec.body.Bytes())
+		return err
+	}
+}
+
+// preferredWait reads wait=N from Prefer; preferences that it doesn't know are ignored, as RFC 7240 says.
+func preferredWait(headers []string) (seconds int, ok bool) {
+	for part := range strings.SplitSeq(strings.Join(headers, ","), ",") {
+		preference, _, _ := strings.Cut(part, ";")
+		name, value, _ := strings.Cut(strings.TrimSpace(preference), "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "wait") {
+			continue
+		}
+		n, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
+		if err == nil && n > 0 && n <= 3600 {
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+// started is what every answer that starts runs has in common; the other members of it stay as they are.
+type started struct {
+	Runs []struct {
+		ID uuid.UUID `json:"id"`
+	} `json:"runs"`
+}
+
+// upgrade waits for the runs of a 202 and writes them into the answer as they are then.
+func (s *Server) upgrade(ctx context.Context, rec *recorder, limit time.Duration) error {
+	var members map[string]json.RawMessage
+	var of started
+	if err := json.Unmarshal(rec.body.Bytes(), &members); err != nil {
+		return fmt.Errorf("read own answer: %w", err)
+	}
+	if err := json.Unmarshal(rec.body.Bytes(), &of); err != nil {
+		return fmt.Errorf("read own answer: %w", err)
+	}
+	ids := make([]uuid.UUID, 0, len(of.Runs))
+	for _, run := range of.Runs {
+		ids = append(ids, run.ID)
+	}
+	seconds := int(limit / time.Second)
+	runs, allEnded, err := s.awaitRuns(ctx, ids, limit)
+	if err != nil {
+		return err
+	}
+	if members["runs"], err = json.Marshal(runs); err != nil {
+		return fmt.Errorf("write runs: %w", err)
+	}
+	if _, suite := members["verdict"]; suite {
+		if members["verdict"], err = json.Marshal(verdict(runs)); err != nil {
+			return fmt.Errorf("write verdict: %w", err)
+		}
+	}
+	body, err := json.Marshal(members)
+	if err != nil {
+		return fmt.Errorf("write runs: %w", err)
+	}
+	rec.body.Reset()
+	rec.body.Write(append(body, '\n'))
+	if allEnded {
+		rec.status = http.StatusOK
+		rec.header.Set("Preference-Applied", "wait="+strconv.Itoa(seconds))
+		rec.header.Del("Location")
+	}
+	return nil
+}
