@@ -97,13 +97,14 @@ func Migrate(ctx context.Context, cfg MigrateConfig) error {
 	if err := waitLock(ctx, conn, migrateLock); err != nil { // freed when the connection closes
 		return err
 	}
-	if err := prepareRoles(ctx, conn, prefix, false); err != nil {
-		return err
-	}
+	var databases []string
 	if cfg.AnalyticsURL == "" {
-		if err := makeDatabase(ctx, conn, analytics); err != nil {
+		if databases, err = missingDatabase(ctx, conn, analytics); err != nil {
 			return err
 		}
+	}
+	if err := prepareRoles(ctx, conn, prefix, false, databases...); err != nil {
+		return err
 	}
 	if err := goUp(ctx, cfg.URL, prefix, migrations.Main, "main", cfg.Logger); err != nil {
 		return err
@@ -126,31 +127,20 @@ func migrateAnalytics(ctx context.Context, cfg MigrateConfig, analytics, prefix 
 	return goUp(ctx, analytics, prefix, migrations.Analytics, "analytics", cfg.Logger)
 }
 
-// makeDatabase makes the database that dsn names, over a connection to another one of the same server.
-func makeDatabase(ctx context.Context, conn *pgx.Conn, dsn string) error {
+// missingDatabase returns the statement that makes the database that dsn names, unless the server has it.
+func missingDatabase(ctx context.Context, conn *pgx.Conn, dsn string) ([]string, error) {
 	name, err := databaseOf(dsn)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var exists bool
 	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, name).Scan(&exists); err != nil {
-		return fmt.Errorf("look for database %s: %w", name, err)
+		return nil, fmt.Errorf("look for database %s: %w", name, err)
 	}
 	if exists {
-		return nil
+		return nil, nil
 	}
-	_, err = conn.Exec(ctx, "CREATE DATABASE "+quote(name))
-	switch SQLState(err) {
-	case "42P04", "23505": // another installation's process was quicker
-		return nil
-	case "42501":
-		sql := []string{"CREATE DATABASE " + quote(name) + " OWNER " + quote(conn.Config().User)}
-		return &AdminSQLError{Database: conn.Config().Database, SQL: sql, Err: err}
-	}
-	if err != nil {
-		return fmt.Errorf("create database %s: %w", name, err)
-	}
-	return nil
+	return []string{"CREATE DATABASE " + quote(name) + " OWNER " + quote(conn.Config().User)}, nil
 }
 
 // ownerConfig returns a connection that acts as the installation's owner and tells migrations the prefix.
@@ -264,15 +254,13 @@ func riverUp(ctx context.Context, dsn, prefix string, log *slog.Logger) error {
 		return fmt.Errorf("read the queue's migrations: %w", err)
 	}
 	known := migrator.AllVersions()
-	have, err := migrator.ExistingVersions(ctx)
-	if err != nil {
+	newest := known[len(known)-1].Version
+	var have int
+	if err := pool.QueryRow(ctx, riverVersionSQL).Scan(&have); err != nil {
 		return fmt.Errorf("read the queue's schema version: %w", err)
 	}
-	newest := known[len(known)-1].Version
-	for _, v := range have {
-		if v.Version > newest {
-			return &NewerSchemaError{Database: pc.ConnConfig.Database + "/" + RiverSchema, Version: int64(v.Version), Known: int64(newest)}
-		}
+	if have > newest {
+		return &NewerSchemaError{Database: pc.ConnConfig.Database + "/" + RiverSchema, Version: int64(have), Known: int64(newest)}
 	}
 	res, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil)
 	if err != nil {
@@ -283,6 +271,11 @@ func riverUp(ctx context.Context, dsn, prefix string, log *slog.Logger) error {
 	}
 	return prepareRiver(ctx, pool, quote(prefix+"_system"))
 }
+
+// riverVersionSQL reads the newest applied migration of the queue, through query_to_xml because the table may not be
+// there yet. River's own reader fails on a version that it doesn't know.
+const riverVersionSQL = `SELECT CASE WHEN to_regclass('river.river_migration') IS NULL THEN 0 ELSE
+	coalesce((xpath('/row/v/text()', query_to_xml('SELECT max(version) AS v FROM river.river_migration', false, true, '')))[1]::text::int, 0) END`
 
 // prepareRiver drops the two GIN indexes that we never search by, which cost every insert, and grants the queue to the
 // system role, each time anew, since it is cheap. The api role gets nothing: jobs carry no tenant policy.

@@ -76,8 +76,9 @@ func stripURL(err error) error {
 }
 
 // prepareRoles makes the roles and what they need in the database that conn is connected to. It looks first and does
-// only what is missing, so that a login which may do nothing of it can go on after an administrator has.
-func prepareRoles(ctx context.Context, conn *pgx.Conn, prefix string, ours bool) error {
+// only what is missing, so that a login which may do nothing of it can go on after an administrator has. more are
+// statements that belong to the same errand.
+func prepareRoles(ctx context.Context, conn *pgx.Conn, prefix string, ours bool, more ...string) error {
 	todo, err := missingRoles(ctx, conn, prefix)
 	if err != nil {
 		return err
@@ -86,7 +87,7 @@ func prepareRoles(ctx context.Context, conn *pgx.Conn, prefix string, ours bool)
 	if err != nil {
 		return err
 	}
-	return execAll(ctx, conn, append(todo, grants...))
+	return execAll(ctx, conn, append(append(todo, grants...), more...))
 }
 
 // execAll runs statements one by one and turns a refusal into an AdminSQLError that carries it and all that follow.
@@ -100,7 +101,7 @@ func execAll(ctx context.Context, conn *pgx.Conn, statements []string) error {
 			}
 		case "42501", "0LP01": // insufficient_privilege, invalid_grant_operation
 			return &AdminSQLError{Database: conn.Config().Database, SQL: statements[i:], Err: err}
-		case "42710", "23505": // duplicate: another process made it meanwhile
+		case "42710", "42P04", "23505": // duplicate: another process made it meanwhile
 		default:
 			return fmt.Errorf("prepare the database: %s: %w", s, err)
 		}

@@ -410,7 +410,11 @@ func (s *Server) ensureDatabase(ctx context.Context) error {
 		return fmt.Errorf("our own postgres: %w", err)
 	}
 	defer closeConn(ctx, conn)
-	return makeDatabase(ctx, conn, s.URL)
+	todo, err := missingDatabase(ctx, conn, s.URL)
+	if err != nil {
+		return err
+	}
+	return execAll(ctx, conn, todo)
 }
 
 // tailLog passes the server's log on and keeps its end.
