@@ -26,5 +26,7 @@ rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/
 mkdir -p "$root/usr/share/man/man1" "$root/usr/share/man/man7"
 rm -f "$root/etc/apt/sources.list"
 cp -a /etc/apt/sources.list* "$root/etc/apt/"
+# Whom this machine trusts: its package mirrors may stand behind a certificate of their own.
+cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 tar -C "$root" --numeric-owner -c . | docker import --change 'CMD ["sh"]' - "$tag" >/dev/null
 echo "$tag"

@@ -59,7 +59,7 @@ func TestRequire(t *testing.T) {
 		"reader reads":        {viewer, mine, OrgRead, ""},
 		"reader writes":       {viewer, mine, TestWrite, fault.Forbidden},
 		"another org":         {viewer, foreign, OrgRead, fault.NotFound},
-		"no org asked":        {Principal{Kind: User, Role: Admin}, uuid.Nil, OrgRead, fault.NotFound},
+		"no org asked":        {Principal{Kind: User, Role: Admin}, uuid.Nil, OrgRead, fault.Forbidden},
 		"no role":             {Principal{Kind: User, OrgID: mine}, mine, OrgRead, fault.Forbidden},
 		"operator is no role": {Principal{Kind: User, OrgID: mine, Operator: true}, mine, OrgRead, fault.Forbidden},
 		"system":              {Principal{Kind: System}, foreign, OrgManage, ""},

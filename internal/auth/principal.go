@@ -75,7 +75,7 @@ func From(ctx context.Context) Principal {
 
 // Require returns the principal of ctx if it has the permission in the organization. Otherwise: nobody is
 // fault.Unauthenticated; another organization's principal gets fault.NotFound, since that organization doesn't exist for
-// it; a role that falls short is fault.Forbidden.
+// it; a role that falls short is fault.Forbidden, and so is a request of somebody who acts in no organization (uuid.Nil).
 func Require(ctx context.Context, orgID uuid.UUID, perm Permission) (Principal, error) {
 	p := From(ctx)
 	switch {
@@ -83,7 +83,9 @@ func Require(ctx context.Context, orgID uuid.UUID, perm Permission) (Principal, 
 		return Principal{}, Unauthenticated()
 	case p.Kind == System:
 		return p, nil
-	case orgID == uuid.Nil || p.OrgID != orgID:
+	case orgID == uuid.Nil:
+		return Principal{}, fault.New(fault.Forbidden, "auth.organization_required", "You are acting in no organization: choose one of yours.")
+	case p.OrgID != orgID:
 		return Principal{}, fault.New(fault.NotFound, "org.not_found", "There is no such organization.")
 	case !p.Role.May(perm):
 		return Principal{}, fault.New(fault.Forbidden, "auth.forbidden", "Your role %s lacks the permission %s.", p.Role, perm)

@@ -3,15 +3,20 @@ package executor
 import (
 	"context"
 	"crypto/x509"
+	"log/slog"
+	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/testflow/testflow/internal/netguard"
+	"github.com/testflow/testflow/internal/testspec"
 )
 
 // Config is what an Engine needs. Guard and Now are required.
 type Config struct {
 	Guard *netguard.Guard
-	Now   func() time.Time
+	// Now is the clock; its readings must carry Go's monotonic part, as time.Now's do.
+	Now func() time.Time
 	// UserAgent is sent unless a step sets its own; "TestFlow" when empty.
 	UserAgent string
 	// RootCAs are trusted instead of the system's; nil means the system's.
@@ -19,23 +24,244 @@ type Config struct {
 	// MaxResponseBytes and MaxStoredBody lower testspec's limits of the same names; 0 leaves them.
 	MaxResponseBytes int64
 	MaxStoredBody    int
+	// Log gets what is our own fault; nil discards it.
+	Log *slog.Logger
 }
 
 // Engine runs specs. It keeps connections alive between runs of one organization for a few seconds. Safe for any
 // number of goroutines.
 type Engine struct {
-	cfg Config
+	cfg        Config
+	log        *slog.Logger
+	transports *transports
 }
 
-// New returns an Engine. Close it to drop its idle connections.
-func New(cfg Config) *Engine { return &Engine{cfg: cfg} }
+// judgeTime bounds what the assertions and captures of one step may take together, so that 200 slow paths cannot hold
+// a worker for 200 × testspec.SelectorTime.
+const judgeTime = 5 * time.Second
 
-// Close drops idle connections. Runs in flight go on.
-func (e *Engine) Close() {}
+// New returns an Engine. Close it to drop its idle connections.
+func New(cfg Config) *Engine {
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = "TestFlow"
+	}
+	if cfg.MaxResponseBytes <= 0 || cfg.MaxResponseBytes > testspec.MaxResponseBytes {
+		cfg.MaxResponseBytes = testspec.MaxResponseBytes
+	}
+	if cfg.MaxStoredBody <= 0 || cfg.MaxStoredBody > testspec.MaxStoredBody {
+		cfg.MaxStoredBody = testspec.MaxStoredBody
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Engine{cfg: cfg, log: cfg.Log.With(slog.String("room", "executor")), transports: newTransports(cfg)}
+}
+
+// Close drops idle connections. Runs in flight go on; what they leave behind is dropped after a few seconds.
+func (e *Engine) Close() { e.transports.close() }
 
 // Run runs in.Spec, one step after the other, and tells observe (which may be nil) what happens as it happens.
 // It returns when the run has ended: at the latest when the spec's time is over or soon after ctx is done. The spec
 // must have no faults under testspec.Validate.
 func (e *Engine) Run(ctx context.Context, in Input, observe func(Observation)) Result {
-	return Result{RunID: in.RunID, Region: in.Region, Status: Inconclusive, Code: CodeInternal, FailedStep: -1}
+	if observe == nil {
+		observe = func(Observation) {}
+	}
+	r := &runner{
+		engine:  e,
+		in:      in,
+		scope:   testspec.NewScope(in.Variables, in.Spec.Variables, in.Environment),
+		observe: observe,
+		result: Result{
+			RunID: in.RunID, Region: in.Region, Status: Passed, FailedStep: -1, StartedAt: e.cfg.Now(),
+		},
+	}
+	total := in.Spec.TotalTimeout()
+	limited, stop := context.WithTimeoutCause(ctx, total, &runTimeout{total})
+	defer stop()
+	r.run(limited)
+	r.result.FinishedAt = e.cfg.Now()
+	r.result.Duration = r.result.FinishedAt.Sub(r.result.StartedAt)
+	return r.result
+}
+
+// runner is one call of Run.
+type runner struct {
+	engine  *Engine
+	in      Input
+	scope   *testspec.Scope
+	jar     jar
+	observe func(Observation)
+	result  Result
+}
+
+func (r *runner) run(ctx context.Context) {
+	for i := range r.in.Spec.Steps {
+		if r.result.Status == Passed && ctx.Err() != nil {
+			r.end(stopped(ctx), -1)
+		}
+		if r.result.Status != Passed {
+			r.skip(i)
+			continue
+		}
+		step, verdicts := r.guardedStep(ctx, i)
+		r.result.StepsRun++
+		r.add(step)
+		r.observe(step)
+		for j := range verdicts {
+			r.observe(AssertionEvaluated{Step: i, Index: j, Verdict: verdicts[j]})
+		}
+		if step.Status != Passed {
+			r.end(step.Error, i)
+		}
+	}
+}
+
+// end notes why the run did not pass.
+func (r *runner) end(err *Error, step int) {
+	r.result.Status, r.result.Code, r.result.Error, r.result.FailedStep = statusOf(err.Code), err.Code, err, step
+}
+
+func (r *runner) skip(i int) {
+	r.result.StepsSkipped++
+	r.observe(StepFinished{
+		Index: i, Name: stepName(r.in.Spec.Steps[i], i), Status: Skipped, StartedAt: r.engine.cfg.Now(),
+		Error: &Error{Code: CodeEarlier, Message: "Skipped, because the run had ended before it."},
+	})
+}
+
+func (r *runner) add(s StepFinished) {
+	res := &r.result
+	res.Assertions += s.Assertions
+	res.AssertionsFailed += s.Failed
+	res.SoftFailed += s.SoftFailed
+	res.Timings.add(s.Timings)
+	for _, c := range s.Captures {
+		r.scope.Capture(c.Name, c.Value)
+		res.keep(c)
+	}
+}
+
+// keep adds a capture; a later one of the same name takes the place of the earlier.
+func (res *Result) keep(c Captured) {
+	for i := range res.Captures {
+		if res.Captures[i].Name == c.Name {
+			res.Captures[i] = c
+			return
+		}
+	}
+	res.Captures = append(res.Captures, c)
+}
+
+func (t *Timings) add(o Timings) {
+	t.DNS += o.DNS
+	t.Connect += o.Connect
+	t.TLS += o.TLS
+	t.FirstByte += o.FirstByte
+	t.Download += o.Download
+	t.Total += o.Total
+}
+
+// guardedStep runs a step; a panic in it (a decoder that trips over what a target sent) ends the run, not the process.
+func (r *runner) guardedStep(ctx context.Context, i int) (s StepFinished, verdicts []testspec.Verdict) {
+	started := r.engine.cfg.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			r.engine.log.LogAttrs(ctx, slog.LevelError, "step panicked", slog.String("run_id", r.in.RunID.String()),
+				slog.Int("step", i), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			s = StepFinished{
+				Index: i, Name: stepName(r.in.Spec.Steps[i], i), Status: Inconclusive, StartedAt: started,
+				Error: &Error{Code: CodeInternal, Message: "Something went wrong here, not at the target."},
+			}
+			verdicts = nil
+		}
+	}()
+	return r.step(ctx, i)
+}
+
+func (r *runner) step(ctx context.Context, i int) (StepFinished, []testspec.Verdict) {
+	step := r.in.Spec.Steps[i]
+	out := StepFinished{Index: i, Name: stepName(step, i), Status: Passed, StartedAt: r.engine.cfg.Now()}
+	fail := func(err *Error) (StepFinished, []testspec.Verdict) {
+		out.Status, out.Error = statusOf(err.Code), err
+		return out, nil
+	}
+	req, err := r.prepare(step.Request)
+	if err != nil {
+		return fail(err)
+	}
+	out.Request = req.summary()
+	assertions, err := r.expandAssertions(step.Assertions)
+	if err != nil {
+		return fail(err)
+	}
+	answer, err := r.exchange(ctx, req)
+	out.Response, out.Timings = answer.summary, answer.timings
+	if err != nil {
+		return fail(err)
+	}
+	judging, stop := context.WithTimeout(ctx, judgeTime)
+	defer stop()
+	subject := &testspec.Subject{
+		Status: answer.status, Header: answer.header, Body: answer.body, ResponseTime: answer.timings.Total,
+	}
+	verdicts := r.judge(judging, subject, assertions, &out)
+	r.capture(judging, subject, step.Captures, &out)
+	return out, verdicts
+}
+
+// judge evaluates every assertion, also after a false one.
+func (r *runner) judge(ctx context.Context, subject *testspec.Subject, list []testspec.Assertion, out *StepFinished) []testspec.Verdict {
+	verdicts := make([]testspec.Verdict, 0, len(list))
+	for _, a := range list {
+		v := subject.Judge(ctx, a)
+		verdicts = append(verdicts, v)
+		out.Assertions++
+		switch {
+		case v.Pass:
+		case v.Severity == testspec.Soft:
+			out.SoftFailed++
+		default:
+			out.Failed++
+			if out.Error == nil {
+				out.Status, out.Error = Failed, &Error{Code: CodeAssertion, Message: v.Message}
+			}
+		}
+	}
+	return verdicts
+}
+
+// capture keeps what it can, also when an assertion is false: it helps to see why.
+func (r *runner) capture(ctx context.Context, subject *testspec.Subject, list []testspec.Capture, out *StepFinished) {
+	for _, c := range list {
+		raw, err := subject.Capture(ctx, c)
+		if err == nil {
+			out.Captures = append(out.Captures, Captured{Name: c.Name, Value: raw})
+			continue
+		}
+		if out.Error == nil {
+			out.Status = Failed
+			out.Error = &Error{Code: CodeCapture, Message: "The capture " + c.Name + " kept nothing: " + err.Error() + ".", Phase: PhaseCapture}
+		}
+	}
+}
+
+func (r *runner) expandAssertions(list []testspec.Assertion) ([]testspec.Assertion, *Error) {
+	out := make([]testspec.Assertion, len(list))
+	for i, a := range list {
+		expanded, err := r.scope.ExpandExpected(a)
+		if err != nil {
+			return nil, expandError("the expected value of assertion "+strconv.Itoa(i+1), err)
+		}
+		out[i] = expanded
+	}
+	return out, nil
+}
+
+// stepName is the step's own name, or its place counted as people count.
+func stepName(s testspec.Step, i int) string {
+	if s.Name != "" {
+		return s.Name
+	}
+	return "Step " + strconv.Itoa(i+1)
 }

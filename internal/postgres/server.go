@@ -390,7 +390,7 @@ func (s *Server) launch(ctx context.Context, port int) error {
 		if strings.Contains(text, "Address already in use") {
 			return errPortTaken
 		}
-		return fmt.Errorf("postgres did not start on %s (%w): %s", s.pg, s.err, lastLines(text, 4))
+		return fmt.Errorf("postgres did not start on %s (%w): %s; restore the directory from a backup, or move it away to start afresh", s.pg, s.err, lastLines(text, 4))
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-wait.C:

@@ -1,0 +1,184 @@
+// Package account holds people: their sign-in, their sessions and the keys that seal what is personal in events. It knows
+// no organization: org, which stands on it, puts registration and sign-in together. Accounts, sessions and refresh tokens
+// are plain tables, since a password and a token must not stand in a log that never forgets; what happened to them does.
+package account
+
+import (
+	"fmt"
+	"net/mail"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/vault"
+)
+
+// Limits of what people may call themselves and use as a password, in characters where nothing else is said.
+const (
+	minPassword      = 10
+	maxPassword      = 128
+	maxPasswordBytes = 4 * maxPassword
+	minDistinct      = 5 // different characters in a password
+	maxName          = 100
+	maxEmail         = 254 // bytes, RFC 5321
+	maxEmailLocal    = 64  // bytes, RFC 5321
+)
+
+// Account is a person, as they are shown to themselves.
+type Account struct {
+	ID        uuid.UUID
+	Email     string // normalized: see NormalizeEmail
+	Name      string
+	Operator  bool // of this installation
+	CreatedAt time.Time
+}
+
+// Registration is what a person says of themselves.
+type Registration struct {
+	Email    string
+	Name     string
+	Password vault.Secret
+}
+
+// normalized returns r as it is stored, and every fault in it, with pointers into the API's body.
+func (r Registration) normalized() (Registration, []fault.Field) {
+	var faults []fault.Field
+	at := func(pointer, detail string) {
+		faults = append(faults, fault.Field{Pointer: pointer, Detail: detail})
+	}
+	email, err := NormalizeEmail(r.Email)
+	if err != nil {
+		at("/email", "This is no e-mail address.")
+	}
+	name, problem := CleanName(r.Name)
+	if problem != "" {
+		at("/name", problem)
+	}
+	for _, problem := range passwordProblems(r.Password.Reveal(), email) {
+		at("/password", problem)
+	}
+	return Registration{Email: email, Name: name, Password: r.Password}, faults
+}
+
+// NormalizeEmail returns the form in which an address is stored and compared: without white space around it, in lower
+// case and NFC, its domain in ASCII. It returns an error for what is no plain address.
+func NormalizeEmail(address string) (string, error) {
+	address = strings.ToLower(norm.NFC.String(strings.TrimSpace(address)))
+	if len(address) > maxEmail || !utf8.ValidString(address) || strings.ContainsFunc(address, unicode.IsControl) {
+		return "", fmt.Errorf("not an address")
+	}
+	parsed, err := mail.ParseAddress(address)
+	if err != nil {
+		return "", fmt.Errorf("not an address: %w", err)
+	}
+	local, domain, ok := strings.Cut(parsed.Address, "@")
+	if !ok || parsed.Address != address || len(local) > maxEmailLocal { // a display name, quotes or a second @
+		return "", fmt.Errorf("not a plain address")
+	}
+	domain, err = idna.Lookup.ToASCII(domain)
+	if err != nil {
+		return "", fmt.Errorf("domain of an address: %w", err)
+	}
+	labels := strings.Split(domain, ".")
+	if len(labels) < 2 || slices.Contains(labels, "") {
+		return "", fmt.Errorf("domain of an address: it needs at least two labels")
+	}
+	normalized := local + "@" + domain
+	if len(normalized) > maxEmail {
+		return "", fmt.Errorf("not an address")
+	}
+	return normalized, nil
+}
+
+// CleanName returns a name of a person or thing as it is stored: NFC, one line, without white space around it. problem is
+// empty or one sentence for people.
+func CleanName(name string) (clean, problem string) {
+	clean = strings.TrimSpace(norm.NFC.String(name))
+	switch n := utf8.RuneCountInString(clean); {
+	case !utf8.ValidString(name):
+		return "", "This isn't valid UTF-8."
+	case n == 0:
+		return "", "Say a name."
+	case n > maxName:
+		return "", fmt.Sprintf("A name has at most %d characters.", maxName)
+	case strings.ContainsFunc(clean, func(r rune) bool { return unicode.IsControl(r) || isBidiControl(r) }):
+		return "", "A name has no control characters."
+	}
+	return clean, ""
+}
+
+// isBidiControl reports whether r turns the direction of what follows, with which one name can be made to look like another.
+func isBidiControl(r rune) bool {
+	return r >= 0x202A && r <= 0x202E || r >= 0x2066 && r <= 0x2069
+}
+
+// passwordProblems returns one sentence for each rule that a password breaks. email is the normalized address or empty.
+func passwordProblems(password, email string) []string {
+	var problems []string
+	n := utf8.RuneCountInString(password)
+	switch {
+	case !utf8.ValidString(password):
+		return []string{"This isn't valid UTF-8."}
+	case n < minPassword:
+		problems = append(problems, fmt.Sprintf("A password has at least %d characters.", minPassword))
+	case n > maxPassword:
+		return []string{fmt.Sprintf("A password has at most %d characters.", maxPassword)}
+	}
+	folded := strings.ToLower(norm.NFKC.String(password))
+	local, _, _ := strings.Cut(email, "@")
+	if email != "" && (folded == email || folded == local || strings.Trim(strings.Replace(folded, local, "", 1), "0123456789!.@-_") == "") {
+		problems = append(problems, "A password isn't the e-mail address.")
+	}
+	if isTrivial(folded) {
+		problems = append(problems, "This password is among the first that somebody would try.")
+	}
+	return problems
+}
+
+// trivial are the stems that stand first in every list of passwords.
+var trivial = []string{
+	"password", "passwort", "passw0rd", "p@ssword", "p@ssw0rd", "qwerty", "qwertz", "azerty", "asdfgh", "letmein", "iloveyou", "welcome",
+	"admin", "administrator", "monkey", "dragon", "football", "baseball", "sunshine", "princess", "superman", "changeme", "secret", "testflow", "1q2w3e4r", "1qaz2wsx", "abc123",
+}
+
+// runs are rows of keys and characters of which a piece makes no password.
+var runs = []string{"abcdefghijklmnopqrstuvwxyz", "01234567890123456789", "qwertyuiopasdfghjklzxcvbnm", "qwertzuiopasdfghjklyxcvbnm", "1234567890-=", "!@#$%^&*()_+"}
+
+// isTrivial reports whether the lower-case password is few characters, one of a row, or a well-known word and a number.
+func isTrivial(folded string) bool {
+	distinct := map[rune]bool{}
+	for _, r := range folded {
+		distinct[r] = true
+	}
+	if len(distinct) < minDistinct {
+		return true
+	}
+	for _, row := range runs {
+		if strings.Contains(row, folded) || strings.Contains(reversed(row), folded) {
+			return true
+		}
+	}
+	bare := strings.Trim(folded, "0123456789!?.,*#$@-_+ ")
+	for _, word := range trivial {
+		if folded == word || bare == word || strings.ReplaceAll(bare, word, "") == "" {
+			return true
+		}
+	}
+	return false
+}
+
+func reversed(s string) string {
+	r := []rune(s)
+	slices.Reverse(r)
+	return string(r)
+}
+
+// passwordForHash returns what is hashed: the same text however a keyboard composed its accents.
+func passwordForHash(p vault.Secret) string { return norm.NFKC.String(p.Reveal()) }

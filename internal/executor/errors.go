@@ -1,0 +1,183 @@
+package executor
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/testflow/testflow/internal/netguard"
+)
+
+// runTimeout and stepTimeout are the causes of our own deadlines.
+type (
+	runTimeout  struct{ limit time.Duration }
+	stepTimeout struct{ limit time.Duration }
+)
+
+func (e *runTimeout) Error() string { return fmt.Sprintf("The run took longer than %s.", e.limit) }
+func (e *stepTimeout) Error() string {
+	return fmt.Sprintf("The request took longer than %s.", e.limit)
+}
+
+// statusOf is the status that a code belongs to.
+func statusOf(c Code) Status {
+	switch c {
+	case CodeAssertion, CodeCapture:
+		return Failed
+	case CodeBlocked, CodeShutdown, CodeInternal:
+		return Inconclusive
+	case CodeCanceled:
+		return Canceled
+	case CodeEarlier:
+		return Skipped
+	default:
+		return Errored
+	}
+}
+
+// stopped says why ctx is done.
+func stopped(ctx context.Context) *Error {
+	cause := context.Cause(ctx)
+	var run *runTimeout
+	var step *stepTimeout
+	switch {
+	case errors.As(cause, &run), errors.As(cause, &step):
+		return &Error{Code: CodeTimeout, Message: cause.Error()}
+	case errors.Is(cause, ErrShutdown):
+		return &Error{Code: CodeShutdown, Message: "The worker was stopped before the run ended."}
+	case errors.Is(cause, context.DeadlineExceeded):
+		return &Error{Code: CodeInternal, Message: "The worker gave the run up."}
+	default:
+		return &Error{Code: CodeCanceled, Message: "The run was canceled."}
+	}
+}
+
+// classify turns what went wrong while sending or reading into one of our codes. The error's own text is not passed
+// on: it holds bytes of the target's, and URLs.
+func classify(ctx context.Context, err error, phase Phase) *Error {
+	if ctx.Err() != nil {
+		e := stopped(ctx)
+		e.Phase = phase
+		return e
+	}
+	var (
+		blocked  *netguard.BlockedError
+		badURL   *netguard.URLError
+		large    *tooLargeError
+		encoding *encodingError
+		dns      *net.DNSError
+	)
+	switch {
+	case errors.As(err, &blocked):
+		return &Error{Code: CodeBlocked, Message: "Blocked by network policy: " + blocked.Reason + ".", Phase: PhaseConnect}
+	case errors.As(err, &badURL):
+		return &Error{Code: CodeRequest, Message: "The URL cannot be used: " + badURL.Reason + ".", Phase: PhasePrepare}
+	case errors.As(err, &large):
+		return &Error{Code: CodeTooLarge, Message: large.message, Phase: phase}
+	case errors.As(err, &encoding):
+		return &Error{Code: CodeProtocol, Message: encoding.message, Phase: phase}
+	case errors.As(err, &dns):
+		return classifyDNS(dns)
+	}
+	if e := classifyTLS(err, phase); e != nil {
+		return e
+	}
+	if e := classifyConnect(err, phase); e != nil {
+		return e
+	}
+	return classifyHTTP(err, phase)
+}
+
+func classifyDNS(err *net.DNSError) *Error {
+	switch {
+	case err.IsTimeout:
+		return &Error{Code: CodeDNS, Message: "The name servers did not answer in time.", Phase: PhaseDNS}
+	case err.IsNotFound:
+		return &Error{Code: CodeDNS, Message: "The host's name has no address.", Phase: PhaseDNS}
+	default:
+		return &Error{Code: CodeDNS, Message: "The host's name could not be looked up.", Phase: PhaseDNS}
+	}
+}
+
+func classifyTLS(err error, phase Phase) *Error {
+	tlsError := func(message string) *Error { return &Error{Code: CodeTLS, Message: message, Phase: PhaseTLS} }
+	var (
+		record    tls.RecordHeaderError
+		verify    *tls.CertificateVerificationError
+		alert     tls.AlertError
+		hostname  x509.HostnameError
+		authority x509.UnknownAuthorityError
+		invalid   x509.CertificateInvalidError
+	)
+	switch {
+	case errors.As(err, &hostname):
+		return tlsError("The target's certificate is for another name.")
+	case errors.As(err, &authority):
+		return tlsError("The target's certificate is signed by an authority that is not trusted here.")
+	case errors.As(err, &invalid):
+		if invalid.Reason == x509.Expired {
+			return tlsError("The target's certificate has expired or is not valid yet.")
+		}
+		return tlsError("The target's certificate is not valid.")
+	case errors.As(err, &verify):
+		return tlsError("The target's certificate could not be verified.")
+	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return tlsError("The target does not speak TLS on this port.")
+	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
+		return tlsError("The target refused the TLS handshake.")
+	case strings.Contains(err.Error(), "TLS handshake timeout"):
+		return &Error{Code: CodeTimeout, Message: fmt.Sprintf("The TLS handshake took longer than %s.", handshakeTimeout), Phase: PhaseTLS}
+	case phase == PhaseTLS:
+		return tlsError("The TLS handshake failed.")
+	}
+	return nil
+}
+
+func classifyConnect(err error, phase Phase) *Error {
+	connectError := func(message string) *Error { return &Error{Code: CodeConnect, Message: message, Phase: PhaseConnect} }
+	var op *net.OpError
+	dialing := errors.As(err, &op) && op.Op == "dial"
+	switch {
+	case dialing && op.Timeout():
+		return &Error{Code: CodeTimeout, Message: "The connection could not be made in time.", Phase: PhaseConnect}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return connectError("The target refused the connection.")
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return connectError("The target cannot be reached.")
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return &Error{Code: CodeInternal, Message: "The worker is out of sockets.", Phase: PhaseConnect}
+	case dialing, phase == PhaseConnect:
+		return connectError("The connection could not be made.")
+	}
+	return nil
+}
+
+func classifyHTTP(err error, phase Phase) *Error {
+	protocol := func(message string) *Error { return &Error{Code: CodeProtocol, Message: message, Phase: phase} }
+	text := err.Error()
+	var netErr net.Error
+	switch {
+	// net/http has no type for these.
+	case strings.Contains(text, "response headers exceeded"), strings.Contains(text, "header list larger"):
+		return &Error{Code: CodeTooLarge, Message: "The response's headers are too large.", Phase: phase}
+	case strings.Contains(text, "does not support HTTP/2"), strings.Contains(text, "unsupported protocol"), strings.Contains(text, "unexpected ALPN"):
+		return protocol("The target does not speak the chosen version of HTTP.")
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return &Error{Code: CodeTimeout, Message: "The target did not answer in time.", Phase: phase}
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return protocol("The target reset the connection.")
+	case phase == PhaseDownload && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)):
+		return protocol("The response's body ended early.")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), strings.Contains(text, "server closed idle connection"):
+		return protocol("The target closed the connection without a whole answer.")
+	default:
+		return protocol("What the target sent is not valid HTTP.")
+	}
+}

@@ -1,0 +1,93 @@
+package executor_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/testflow/testflow/internal/executor"
+	"github.com/testflow/testflow/internal/executor/targettest"
+	"github.com/testflow/testflow/internal/netguard"
+	"github.com/testflow/testflow/internal/testspec"
+)
+
+// loopback lets tests reach the target.
+func loopback(t testing.TB) *netguard.Guard {
+	t.Helper()
+	return netguard.New(netguard.Policy{Allow: []netguard.Rule{{Prefix: netip.MustParsePrefix("127.0.0.0/8")}}}, time.Now)
+}
+
+func newEngine(t testing.TB, target *targettest.Server) *executor.Engine {
+	t.Helper()
+	e := executor.New(executor.Config{Guard: loopback(t), Now: time.Now, RootCAs: target.CAs})
+	t.Cleanup(e.Close)
+	return e
+}
+
+// names are the variables that specs of tests may use.
+func names(target *targettest.Server) map[string]string {
+	return map[string]string{
+		"base": target.URL, "tls": target.TLSURL, "other": target.OtherURL, "expired": target.ExpiredURL,
+		"wrongName": target.WrongNameURL, "notTls": target.NotTLSURL, "http1Only": target.HTTP1OnlyURL,
+		"refused": target.RefusedURL,
+	}
+}
+
+func mustRead(t testing.TB, spec string) testspec.Spec {
+	t.Helper()
+	s, err := testspec.Read([]byte(spec), testspec.WithAnyName())
+	if err != nil {
+		b, _ := json.Marshal(err)
+		t.Fatalf("spec: %v %s", err, b)
+	}
+	return s
+}
+
+// outcome is a run with all that was observed.
+type outcome struct {
+	executor.Result
+	steps    []executor.StepFinished
+	verdicts []executor.AssertionEvaluated
+}
+
+func run(t testing.TB, e *executor.Engine, target *targettest.Server, spec string) outcome {
+	t.Helper()
+	return runContext(context.Background(), t, e, target, spec)
+}
+
+func runContext(ctx context.Context, t testing.TB, e *executor.Engine, target *targettest.Server, spec string) outcome {
+	t.Helper()
+	var o outcome
+	o.Result = e.Run(ctx, executor.Input{
+		RunID: uuid.New(), OrgID: uuid.MustParse("0192f0c1-0000-7000-8000-000000000001"),
+		Spec: mustRead(t, spec), Environment: names(target), Region: "here",
+	}, func(ob executor.Observation) {
+		switch v := ob.(type) {
+		case executor.StepFinished:
+			o.steps = append(o.steps, v)
+		case executor.AssertionEvaluated:
+			o.verdicts = append(o.verdicts, v)
+		}
+	})
+	return o
+}
+
+// get is a spec of one GET.
+func get(u, rest string) string {
+	b, _ := json.Marshal(u)
+	return `{"steps":[{"request":{"method":"GET","url":` + string(b) + rest + `}}]}`
+}
+
+func hostOf(t testing.TB, raw string) string {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Host
+}

@@ -1,0 +1,258 @@
+package executor
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/testflow/testflow/internal/netguard"
+	"github.com/testflow/testflow/internal/testspec"
+)
+
+// prepared is a request with its variables put in.
+type prepared struct {
+	spec    testspec.Request
+	method  string
+	url     *url.URL
+	header  http.Header
+	body    []byte
+	hasBody bool
+}
+
+// acceptedEncodings are those that body.go decodes.
+const acceptedEncodings = "gzip, deflate, br, zstd"
+
+// expandError turns an error of Scope's into one of ours. what is the place, for the sentence.
+func expandError(what string, err error) *Error {
+	var undefined *testspec.UndefinedError
+	if errors.As(err, &undefined) {
+		return &Error{Code: CodeVariable, Phase: PhasePrepare, Message: "In " + what + " " + err.Error() + "."}
+	}
+	return &Error{Code: CodeRequest, Phase: PhasePrepare, Message: "In " + what + ": " + err.Error() + "."}
+}
+
+func badRequest(message string) *Error {
+	return &Error{Code: CodeRequest, Phase: PhasePrepare, Message: message}
+}
+
+func (r *runner) prepare(spec testspec.Request) (*prepared, *Error) {
+	p := &prepared{spec: spec, method: spec.Method}
+	if err := r.prepareURL(p); err != nil {
+		return nil, err
+	}
+	if err := r.prepareHeader(p); err != nil {
+		return nil, err
+	}
+	if err := r.prepareBody(p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (r *runner) prepareURL(p *prepared) *Error {
+	raw, err := r.scope.Expand(p.spec.URL, testspec.MaxURL)
+	if err != nil {
+		return expandError("the URL", err)
+	}
+	if strings.ContainsFunc(raw, func(c rune) bool { return c < 0x20 || c == 0x7f }) {
+		return badRequest("With its variables put in, the URL holds control characters.")
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return badRequest("With its variables put in, the URL is not one.")
+	}
+	u.Fragment, u.RawFragment = "", ""
+	u.RawQuery = escapeQuery(u.RawQuery)
+	if len(p.spec.Query) > 0 {
+		more, bad := r.encodePairs(p.spec.Query, "the query value ", testspec.MaxURL)
+		if bad != nil {
+			return bad
+		}
+		if u.RawQuery != "" && more != "" {
+			u.RawQuery += "&"
+		}
+		u.RawQuery += more
+	}
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	if len(u.Scheme)+len(u.Host)+len(u.EscapedPath())+len(u.RawQuery)+4 > testspec.MaxURL {
+		return badRequest("With its variables put in, the URL is too long.")
+	}
+	p.url = u
+	return r.checkURL(u)
+}
+
+// checkURL is netguard's gate in terms of a result.
+func (r *runner) checkURL(u *url.URL) *Error {
+	err := r.engine.cfg.Guard.Check(u)
+	if err == nil {
+		return nil
+	}
+	var blocked *netguard.BlockedError
+	if errors.As(err, &blocked) {
+		return &Error{Code: CodeBlocked, Phase: PhasePrepare, Message: "Blocked by network policy: " + blocked.Reason + "."}
+	}
+	return badRequest("The URL cannot be used: " + err.Error() + ".")
+}
+
+// escapeQuery percent-encodes what would break the request line; all else is the user's own writing.
+func escapeQuery(q string) string {
+	const hexDigits = "0123456789ABCDEF"
+	clean := true
+	for i := range len(q) {
+		if q[i] <= 0x20 || q[i] >= 0x7f {
+			clean = false
+			break
+		}
+	}
+	if clean {
+		return q
+	}
+	b := make([]byte, 0, len(q)+16)
+	for i := range len(q) {
+		if c := q[i]; c <= 0x20 || c >= 0x7f {
+			b = append(b, '%', hexDigits[c>>4], hexDigits[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+// encodePairs writes name=value pairs, names in order.
+func (r *runner) encodePairs(pairs map[string]testspec.Values, what string, limit int) (string, *Error) {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
+		for _, template := range pairs[name] {
+			v, err := r.scope.Expand(template, limit)
+			if err != nil {
+				return "", expandError(what+name, err)
+			}
+			if b.Len() > 0 {
+				b.WriteByte('&')
+			}
+			b.WriteString(url.QueryEscape(name))
+			b.WriteByte('=')
+			b.WriteString(url.QueryEscape(v))
+			if b.Len() > limit {
+				return "", badRequest("With its variables put in, the request is too long.")
+			}
+		}
+	}
+	return b.String(), nil
+}
+
+func (r *runner) prepareHeader(p *prepared) *Error {
+	p.header = make(http.Header, len(p.spec.Headers)+3)
+	p.header["Accept"] = []string{"*/*"}
+	p.header["Accept-Encoding"] = []string{acceptedEncodings}
+	p.header["User-Agent"] = []string{r.engine.cfg.UserAgent}
+	size := 0
+	for name, values := range p.spec.Headers {
+		key := http.CanonicalHeaderKey(name)
+		list := make([]string, 0, len(values))
+		for _, template := range values {
+			v, err := r.scope.Expand(template, testspec.MaxHeaderBytes)
+			if err != nil {
+				return expandError("the header "+name, err)
+			}
+			v = strings.Trim(v, " \t")
+			if !testspec.ValidHeaderValue(v) || !httpguts.ValidHeaderFieldValue(v) {
+				return badRequest("With its variables put in, the header " + name + " holds control characters.")
+			}
+			list = append(list, v)
+			size += len(key) + len(v) + 4
+		}
+		if size > testspec.MaxHeaderBytes {
+			return badRequest("With their variables put in, the headers are too long.")
+		}
+		if len(list) > 0 {
+			p.header[key] = list
+		}
+	}
+	return nil
+}
+
+func (r *runner) prepareBody(p *prepared) *Error {
+	b := p.spec.Body
+	if b == nil {
+		return nil
+	}
+	contentType := ""
+	switch {
+	case b.JSON != nil:
+		raw, err := r.scope.ExpandJSON(b.JSON, testspec.MaxRequestBody)
+		if err != nil {
+			return expandError("the body", err)
+		}
+		p.body, contentType = raw, "application/json"
+	case b.Text != nil:
+		text, err := r.scope.Expand(*b.Text, testspec.MaxRequestBody)
+		if err != nil {
+			return expandError("the body", err)
+		}
+		p.body, contentType = []byte(text), b.ContentType
+		if contentType == "" {
+			contentType = "text/plain; charset=utf-8"
+		}
+	default:
+		form, bad := r.encodePairs(b.Form, "the form value ", testspec.MaxRequestBody)
+		if bad != nil {
+			return bad
+		}
+		p.body, contentType = []byte(form), "application/x-www-form-urlencoded"
+	}
+	p.hasBody = true
+	if p.header["Content-Type"] == nil || b.ContentType != "" {
+		p.header["Content-Type"] = []string{contentType}
+	}
+	return nil
+}
+
+// credentialHeaders hold what proves who asks. They are hidden in summaries and stay behind at a change of origin.
+var credentialHeaders = map[string]bool{
+	"Authorization": true, "Cookie": true, "Proxy-Authorization": true, "X-Api-Key": true, "X-Auth-Token": true,
+	"X-Access-Token": true, "X-Csrf-Token": true, "Api-Key": true, "Apikey": true, "X-Amz-Security-Token": true,
+}
+
+// hidden stands for a value that nobody shall read.
+const hidden = "•••"
+
+func (p *prepared) summary() *RequestSummary {
+	s := &RequestSummary{Method: p.method, URL: p.url.String(), BodySize: int64(len(p.body))}
+	s.Headers, s.Truncated = headerList(p.header, func(name, value string) string {
+		if credentialHeaders[name] {
+			return hidden
+		}
+		return value
+	})
+	return s
+}
+
+// headerList returns h as lines in the order of the names, show applied to each value, and whether some were left out.
+func headerList(h http.Header, show func(name, value string) string) ([]Header, bool) {
+	list := make([]Header, 0, len(h))
+	size := 0
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		for _, v := range h[name] {
+			v = printable(show(name, v))
+			size += len(name) + len(v)
+			if len(list) == testspec.MaxStoredHeaders || size > testspec.MaxResponseHeaderBytes {
+				return list, true
+			}
+			list = append(list, Header{Name: name, Value: v})
+		}
+	}
+	return list, false
+}
+
+// printable makes s storable: valid UTF-8 without NUL.
+func printable(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
+}

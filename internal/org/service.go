@@ -1,0 +1,277 @@
+package org
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/testflow/testflow/internal/account"
+	"github.com/testflow/testflow/internal/auth"
+	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/org/internal/orgdb"
+	"github.com/testflow/testflow/internal/postgres"
+)
+
+const (
+	// defaultLimit and maxLimit are the rows of a page.
+	defaultLimit = 50
+	maxLimit     = 200
+	// maxOrgs is how many organizations a person may be in and still make another one.
+	maxOrgs = 50
+	// decideAttempts is how often a command decides anew when somebody else appended first and the caller named no version.
+	decideAttempts = 5
+)
+
+// Policy says who may register.
+type Policy string
+
+// The policies. Whatever it is, the first account of an installation may, and is its operator.
+const (
+	Open         Policy = "open"
+	ByInvitation Policy = "invitation"
+)
+
+// Service changes organizations and puts people and organizations together.
+type Service struct {
+	DB       *postgres.DB
+	Store    *eventstore.Store
+	Accounts *account.Service
+	Policy   Policy
+	// SetupToken must be given by whoever makes the first account; empty = nobody need.
+	SetupToken string
+	NewID      func() uuid.UUID
+	Log        *slog.Logger
+}
+
+// Org is an organization as one of its members sees it.
+type Org struct {
+	ID        uuid.UUID
+	Name      string
+	Role      auth.Role // the caller's
+	Version   int
+	Position  int64 // of the command's last event; 0 = nothing changed, or it was only read
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+// Member is a person in an organization.
+type Member struct {
+	AccountID uuid.UUID
+	Name      string
+	Email     string
+	Role      auth.Role
+	JoinedAt  time.Time
+	Position  int64 // of the command's last event; 0 = nothing changed, or it was only read
+}
+
+// Cursor is where a page of organizations or members ended: at the one who joined then. The zero Cursor is the beginning.
+type Cursor struct {
+	JoinedAt time.Time
+	ID       uuid.UUID
+}
+
+// Filter says which page to list.
+type Filter struct {
+	Limit int // 1 to 200; 0 = 50
+	After *Cursor
+}
+
+func (f Filter) limit() int {
+	if f.Limit <= 0 {
+		return defaultLimit
+	}
+	return min(f.Limit, maxLimit)
+}
+
+func (f Filter) after() Cursor {
+	if f.After == nil {
+		return Cursor{}
+	}
+	return *f.After
+}
+
+// Create makes an organization whose admin is the caller. It returns fault.Invalid for a bad name, and fault.Conflict when
+// the caller is in too many.
+func (s *Service) Create(ctx context.Context, name string) (Org, error) {
+	who, err := auth.RequireUser(ctx)
+	if err != nil {
+		return Org{}, err
+	}
+	clean, problem := account.CleanName(name)
+	if problem != "" {
+		return Org{}, account.Invalid([]fault.Field{{Pointer: "/name", Detail: problem}})
+	}
+	var o Org
+	// As the system: the caller may be in a transaction of another organization, in which this one isn't yet.
+	err = s.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		mine, err := orgdb.New(tx).OrgIDsOfAccount(ctx, who.AccountID)
+		if err != nil {
+			return fmt.Errorf("list organizations: %w", err)
+		}
+		if len(mine) >= maxOrgs {
+			return fault.New(fault.Conflict, "org.too_many", "You are in %d organizations already, which is the most.", len(mine))
+		}
+		o, err = s.createTx(ctx, tx, clean, who)
+		return err
+	})
+	if err != nil {
+		return Org{}, err
+	}
+	return o, nil
+}
+
+// createTx makes an organization of a checked name, as the system role.
+func (s *Service) createTx(ctx context.Context, tx pgx.Tx, name string, founder auth.Principal) (Org, error) {
+	id := s.NewID()
+	done, err := s.Store.Append(ctx, tx, stream(id), 0, founder, create(name, founder.AccountID)...)
+	if err != nil {
+		return Org{}, err
+	}
+	row, err := orgdb.New(tx).GetOrg(ctx, id)
+	if err != nil {
+		return Org{}, fmt.Errorf("read organization: %w", err)
+	}
+	return orgOf(row, auth.Admin, done.Position), nil
+}
+
+// Get returns an organization that the caller is in, or fault.NotFound.
+func (s *Service) Get(ctx context.Context, id uuid.UUID) (Org, error) {
+	who, err := s.require(ctx, id, auth.OrgRead)
+	if err != nil {
+		return Org{}, err
+	}
+	return s.get(ctx, id, who.Role, 0)
+}
+
+func (s *Service) get(ctx context.Context, id uuid.UUID, role auth.Role, position int64) (o Org, err error) {
+	err = s.DB.InOrg(ctx, id, func(ctx context.Context, tx postgres.OrgTx) error {
+		row, err := orgdb.New(tx).GetOrg(ctx, id)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return notFound()
+		}
+		if err != nil {
+			return fmt.Errorf("read organization: %w", err)
+		}
+		o = orgOf(row, role, position)
+		return nil
+	})
+	return o, err
+}
+
+// List returns the caller's organizations, the one that they joined first first, and where the next page begins.
+func (s *Service) List(ctx context.Context, f Filter) ([]Org, *Cursor, error) {
+	who, err := auth.RequireUser(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.listOf(ctx, orgdb.New(s.DB.System), who.AccountID, f)
+}
+
+func (s *Service) listOf(ctx context.Context, q *orgdb.Queries, accountID uuid.UUID, f Filter) ([]Org, *Cursor, error) {
+	rows, err := q.ListOrgsOfAccount(ctx, orgdb.ListOrgsOfAccountParams{
+		AccountID: accountID, AfterAt: f.after().JoinedAt, AfterID: f.after().ID, RowLimit: int32(f.limit() + 1), //nolint:gosec // at most maxLimit
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list organizations: %w", err)
+	}
+	var next *Cursor
+	if len(rows) > f.limit() {
+		rows = rows[:f.limit()]
+		last := rows[len(rows)-1]
+		next = &Cursor{JoinedAt: last.JoinedAt, ID: last.Org.OrgID}
+	}
+	list := make([]Org, 0, len(rows))
+	for _, r := range rows {
+		list = append(list, orgOf(r.Org, auth.Role(r.Role), 0))
+	}
+	return list, next, nil
+}
+
+// Rename gives an organization a new name. expected is the version that the caller knows, nil = any; another one is
+// fault.Precondition.
+func (s *Service) Rename(ctx context.Context, id uuid.UUID, name string, expected *int) (Org, error) {
+	who, err := s.require(ctx, id, auth.OrgManage)
+	if err != nil {
+		return Org{}, err
+	}
+	done, err := s.change(ctx, id, expected, who, func(o state) ([]eventstore.Data, error) { return o.rename(name) })
+	if err != nil {
+		return Org{}, err
+	}
+	return s.get(ctx, id, who.Role, done.Position)
+}
+
+// change reads an organization's stream, decides and appends. Without an expected version it decides anew when somebody
+// else was faster.
+func (s *Service) change(ctx context.Context, id uuid.UUID, expected *int, who auth.Principal, decide func(state) ([]eventstore.Data, error)) (done eventstore.Appended, err error) {
+	for range decideAttempts {
+		err = s.DB.InOrg(ctx, id, func(ctx context.Context, tx postgres.OrgTx) error {
+			past, err := s.Store.Read(ctx, tx, id, id)
+			if err != nil {
+				return err
+			}
+			o, err := fold(past)
+			if err != nil {
+				return err
+			}
+			if o.version == 0 {
+				return notFound()
+			}
+			if expected != nil && *expected != o.version {
+				return precondition()
+			}
+			news, err := decide(o)
+			if err != nil {
+				return err
+			}
+			done, err = s.Store.Append(ctx, tx, stream(id), o.version, who, news...)
+			return err
+		})
+		var conflict *eventstore.VersionConflict
+		if !errors.As(err, &conflict) {
+			return done, err
+		}
+		if expected != nil {
+			return eventstore.Appended{}, precondition()
+		}
+	}
+	return eventstore.Appended{}, err
+}
+
+// require is auth.Require for routes that name the organization in their path: a person is asked as the member that they
+// are there, whichever organization their token names.
+func (s *Service) require(ctx context.Context, id uuid.UUID, perm auth.Permission) (auth.Principal, error) {
+	who := auth.From(ctx)
+	if who.Kind == auth.User && who.OrgID != id {
+		role, err := orgdb.New(s.DB.System).GetRole(ctx, orgdb.GetRoleParams{OrgID: id, AccountID: who.AccountID})
+		if errors.Is(err, pgx.ErrNoRows) {
+			return auth.Principal{}, notFound()
+		}
+		if err != nil {
+			return auth.Principal{}, fmt.Errorf("read role: %w", err)
+		}
+		who.OrgID, who.Role = id, auth.Role(role)
+	}
+	return auth.Require(auth.With(ctx, who), id, perm)
+}
+
+func stream(id uuid.UUID) eventstore.Stream {
+	return eventstore.Stream{OrgID: id, ID: id, Kind: Kind}
+}
+
+func orgOf(row orgdb.Org, role auth.Role, position int64) Org {
+	return Org{
+		ID: row.OrgID, Name: row.Name, Role: role, Version: int(row.Version), Position: position,
+		CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
+	}
+}
+
+func precondition() *fault.Error {
+	return fault.New(fault.Precondition, "precondition.failed", "Somebody else changed this organization: read it again.")
+}

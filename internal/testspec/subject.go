@@ -1,0 +1,153 @@
+package testspec
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// Subject is a response as assertions and captures see it. It reads the body as JSON once, when first asked to. Not
+// safe for concurrent use.
+type Subject struct {
+	Status       int
+	Header       http.Header // canonical names
+	Body         []byte      // decompressed, whole
+	ResponseTime time.Duration
+
+	bodyText *string
+	document any
+	docError string // why the body cannot be read as JSON
+	docRead  bool
+	docNodes int // an upper bound
+}
+
+func (s *Subject) text() string {
+	if s.bodyText == nil {
+		t := string(s.Body)
+		s.bodyText = &t
+	}
+	return *s.bodyText
+}
+
+// json returns the body as JSON; why is a clause that says why it isn't.
+func (s *Subject) json() (doc any, why string) {
+	if !s.docRead {
+		s.docRead = true
+		s.document, s.docNodes, s.docError = readDocument(s.Body)
+	}
+	return s.document, s.docError
+}
+
+// readDocument reads a response's body as JSON within MaxResponseDepth and MaxResponseNodes, which are checked before
+// anything is built: a list of empty lists takes twenty times its length in memory.
+func readDocument(body []byte) (doc any, nodes int, why string) {
+	if len(body) == 0 {
+		return nil, 0, "the body is empty"
+	}
+	depth, inText := 0, false
+	nodes = 1
+	for i := 0; i < len(body); i++ {
+		c := body[i]
+		if inText {
+			switch c {
+			case '\\':
+				i++
+			case '"':
+				inText = false
+			}
+			continue
+		}
+		switch c {
+		case '"':
+			inText = true
+		case '[', '{':
+			depth++
+			nodes++
+			if depth > MaxResponseDepth {
+				return nil, 0, fmt.Sprintf("the body nests deeper than %d levels", MaxResponseDepth)
+			}
+		case ']', '}':
+			depth--
+		case ',':
+			nodes++
+		}
+	}
+	if nodes > MaxResponseNodes {
+		return nil, 0, fmt.Sprintf("the body holds more than %d JSON values", MaxResponseNodes)
+	}
+	if !json.Valid(body) {
+		return nil, 0, "the body is not JSON"
+	}
+	doc, err := decodeJSON(body)
+	if err != nil {
+		return nil, 0, "the body is not JSON"
+	}
+	return doc, nodes, ""
+}
+
+// CaptureError says why a capture kept nothing. Its text is one clause without the target's bytes.
+type CaptureError struct{ Reason string }
+
+// Error returns the reason.
+func (e *CaptureError) Error() string { return e.Reason }
+
+// Capture reads what c keeps: a JSON value of at most MaxVariableValue bytes. The error is a *CaptureError.
+func (s *Subject) Capture(ctx context.Context, c Capture) (json.RawMessage, error) {
+	src, ok := sourceByName[c.Source]
+	if !ok {
+		return nil, &CaptureError{"there is no source " + shorten(c.Source, 40)}
+	}
+	v := src.read(ctx, s, c.Property)
+	if list, ok := v.v.([]any); ok && v.list && len(list) == 0 {
+		v = missing("the path selects nothing")
+	}
+	if v.none != "" {
+		return nil, &CaptureError{v.none}
+	}
+	if text, ok := v.v.(string); ok && len(text) > MaxVariableValue {
+		return nil, &CaptureError{fmt.Sprintf("it is longer than %d bytes", MaxVariableValue)}
+	}
+	raw := encodeJSON(nil, v.v)
+	if len(raw) > MaxVariableValue {
+		return nil, &CaptureError{fmt.Sprintf("it is longer than %d bytes", MaxVariableValue)}
+	}
+	if !storable(v.v) {
+		return nil, &CaptureError{"it holds a number that is too long"}
+	}
+	return cleanNUL(raw), nil
+}
+
+// errSelector is a selection that was given up; its text is a clause.
+type errSelector struct{ why string }
+
+func (e errSelector) Error() string { return e.why }
+
+// selectPath reads a JSONPath from the body.
+func (s *Subject) selectPath(ctx context.Context, property string) value {
+	doc, why := s.json()
+	if why != "" {
+		return unreadable(why)
+	}
+	path, err := compilePath(property)
+	if err != nil {
+		return unreadable(err.Error())
+	}
+	nodes, err := path.run(ctx, doc, s.docNodes)
+	if err != nil {
+		var given errSelector
+		if errors.As(err, &given) {
+			return unreadable(given.why)
+		}
+		return unreadable("the path could not be followed")
+	}
+	if path.singular {
+		if len(nodes) == 0 {
+			return missing("the path selects nothing")
+		}
+		return value{v: nodes[0]}
+	}
+	return value{v: nodes, list: true}
+}

@@ -1,0 +1,452 @@
+package testspec
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"mime"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/testflow/testflow/internal/fault"
+)
+
+// Option changes what Validate accepts.
+type Option func(*validator)
+
+// WithNames makes Validate accept references to these variables besides the spec's own and earlier captures: the names
+// of the environments that the test may run in, or of the variables given for one run.
+func WithNames(names ...string) Option {
+	return func(v *validator) {
+		for _, n := range names {
+			v.known[n] = true
+		}
+	}
+}
+
+// WithAnyName makes Validate accept any well-formed reference; that it has a value is then seen at run time. Scoped
+// names such as `secrets.token` still need WithNames.
+func WithAnyName() Option { return func(v *validator) { v.anyName = true } }
+
+// WithURLCheck makes Validate pass every URL that holds no reference to check, whose error's text becomes the detail.
+// netguard's CheckURL is meant: this room does not dial.
+func WithURLCheck(check func(rawURL string) error) Option {
+	return func(v *validator) { v.checkURL = check }
+}
+
+// Validate returns everything that is wrong with s, each with its pointer relative to the spec; nil when nothing is.
+func Validate(s Spec, opts ...Option) []fault.Field {
+	v := &validator{known: map[string]bool{}}
+	for _, o := range opts {
+		o(v)
+	}
+	v.spec(s)
+	return v.faults
+}
+
+type validator struct {
+	known    map[string]bool // names that references may have here
+	anyName  bool
+	checkURL func(string) error
+	faults   []fault.Field
+}
+
+func (v *validator) refuse(at, format string, args ...any) {
+	v.faults = append(v.faults, fault.Field{Pointer: at, Detail: fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) spec(s Spec) {
+	if time.Duration(s.Timeout) > MaxTimeout {
+		v.refuse("/timeout", "A run takes at most %s.", Duration(MaxTimeout))
+	}
+	if len(s.Variables) > MaxVariables {
+		v.refuse("/variables", "A test has at most %d variables.", MaxVariables)
+	}
+	for _, name := range sorted(s.Variables) {
+		at := "/variables/" + escapePointer(name)
+		if !IsVariableName(name) {
+			v.refuse(at, "A variable's name is a letter or _, then letters, digits, _ and -, at most %d characters.", MaxVariableName)
+		}
+		if len(s.Variables[name]) > MaxVariableValue {
+			v.refuse(at, "A variable has at most %d bytes.", MaxVariableValue)
+		}
+		if strings.Contains(s.Variables[name], "{{") {
+			v.refuse(at, "A variable's value is taken as it is; {{…}} in it is not replaced. Put both references where they are used.")
+		}
+		v.known[name] = true
+	}
+	switch {
+	case len(s.Steps) == 0:
+		v.refuse("/steps", "A test has at least one step.")
+	case len(s.Steps) > MaxSteps:
+		v.refuse("/steps", "A test has at most %d steps.", MaxSteps)
+		return
+	}
+	for i, step := range s.Steps {
+		v.step(step, "/steps/"+strconv.Itoa(i))
+	}
+}
+
+func (v *validator) step(s Step, at string) {
+	if len([]rune(s.Name)) > MaxStepName {
+		v.refuse(at+"/name", "A step's name has at most %d characters.", MaxStepName)
+	}
+	v.request(s.Request, at+"/request")
+	if len(s.Assertions) > MaxAssertions {
+		v.refuse(at+"/assertions", "A step has at most %d assertions.", MaxAssertions)
+	} else {
+		for i, a := range s.Assertions {
+			v.assertion(a, at+"/assertions/"+strconv.Itoa(i))
+		}
+	}
+	if len(s.Captures) > MaxCaptures {
+		v.refuse(at+"/captures", "A step has at most %d captures.", MaxCaptures)
+		return
+	}
+	// Known from the next step on, so after this one's request and assertions.
+	here := map[string]bool{}
+	for i, c := range s.Captures {
+		cat := at + "/captures/" + strconv.Itoa(i)
+		if !IsVariableName(c.Name) {
+			v.refuse(cat+"/name", "A capture's name is a letter or _, then letters, digits, _ and -, at most %d characters.", MaxVariableName)
+		} else if here[c.Name] {
+			v.refuse(cat+"/name", "This step has a capture of this name already.")
+		}
+		here[c.Name], v.known[c.Name] = true, true
+		v.source(c.Source, c.Property, cat)
+	}
+}
+
+func (v *validator) request(r Request, at string) {
+	switch {
+	case r.Method == "":
+		v.refuse(at+"/method", "A request has a method, such as GET.")
+	case !IsToken(r.Method) || len(r.Method) > 32 || r.Method != strings.ToUpper(r.Method):
+		v.refuse(at+"/method", "A method is a word in capitals, such as GET, of at most 32 characters.")
+	case r.Method == "CONNECT" || r.Method == "TRACE":
+		v.refuse(at+"/method", "CONNECT and TRACE cannot be sent.")
+	}
+	v.url(r.URL, at+"/url")
+	v.pairs(r.Query, at+"/query", MaxQueryValues, "query values")
+	v.headers(r, at)
+	v.body(r.Body, at+"/body")
+	if n := r.RedirectLimit(); n < 0 || n > MaxRedirects {
+		v.refuse(at+"/maxRedirects", "This is a number from 0 to %d.", MaxRedirects)
+	}
+	if time.Duration(r.Timeout) > MaxTimeout {
+		v.refuse(at+"/timeout", "A request takes at most %s.", Duration(MaxTimeout))
+	}
+	if !slices.Contains(HTTPVersions(), string(r.Version())) {
+		v.refuse(at+"/httpVersion", "This is one of %s.", strings.Join(HTTPVersions(), ", "))
+	}
+}
+
+// url checks what can be known of a URL before its variables have values.
+func (v *validator) url(raw, at string) {
+	if raw == "" {
+		v.refuse(at, "A request has a URL.")
+		return
+	}
+	if len(raw) > MaxURL {
+		v.refuse(at, "A URL has at most %d bytes.", MaxURL)
+		return
+	}
+	if !v.template(raw, at) {
+		return
+	}
+	parts, err := parseTemplate(raw)
+	if err != nil {
+		return // told already
+	}
+	whole := len(parts) == 1 && parts[0].ref == ""
+	var probe strings.Builder
+	for _, p := range parts {
+		if p.ref != "" {
+			// A digit fits a host's label, a port and a path.
+			p.lit = "1"
+		}
+		probe.WriteString(p.lit)
+	}
+	text := probe.String()
+	if i := strings.IndexFunc(text, func(r rune) bool { return r < 0x20 || r == 0x7f }); i >= 0 {
+		v.refuse(at, "A URL holds no control characters.")
+		return
+	}
+	if parts[0].ref != "" {
+		return // the scheme and host come from the variable
+	}
+	if !strings.HasPrefix(text, "http://") && !strings.HasPrefix(text, "https://") {
+		v.refuse(at, "A URL begins with http:// or https://, or with a variable.")
+		return
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		v.refuse(at, "This is not a URL.")
+	case u.User != nil:
+		v.refuse(at, "A URL holds no user name or password; use a header.")
+	case u.Hostname() == "":
+		v.refuse(at, "A URL names a host.")
+	case whole && v.checkURL != nil:
+		if err := v.checkURL(text); err != nil {
+			v.refuse(at, "%s.", sentence(err.Error()))
+		}
+	}
+}
+
+// pairs checks a query or a form: names are sent as they are, values are templates.
+func (v *validator) pairs(m map[string]Values, at string, limit int, what string) {
+	n := 0
+	for _, name := range sorted(m) {
+		here := at + "/" + escapePointer(name)
+		if name == "" {
+			v.refuse(here, "A name is not empty.")
+		}
+		n += len(m[name])
+		for i, value := range m[name] {
+			v.template(value, valueAt(here, m[name], i))
+		}
+	}
+	if n > limit {
+		v.refuse(at, "There are at most %d %s.", limit, what)
+	}
+}
+
+// valueAt points to one of several values.
+func valueAt(at string, values Values, i int) string {
+	if len(values) == 1 {
+		return at
+	}
+	return at + "/" + strconv.Itoa(i)
+}
+
+func (v *validator) headers(r Request, at string) {
+	n, size := 0, 0
+	seen := map[string]bool{}
+	for _, name := range sorted(r.Headers) {
+		here := at + "/headers/" + escapePointer(name)
+		if why := refusedHeader(name); why != "" {
+			v.refuse(here, "%s", why)
+		}
+		if low := strings.ToLower(name); seen[low] {
+			v.refuse(here, "This header stands here twice; give it a list of values.")
+		} else {
+			seen[low] = true
+		}
+		values := r.Headers[name]
+		n += len(values)
+		for i, value := range values {
+			size += len(name) + len(value) + 4
+			if !ValidHeaderValue(value) {
+				v.refuse(valueAt(here, values, i), "A header's value holds no control characters.")
+			}
+			v.template(value, valueAt(here, values, i))
+		}
+	}
+	if n > MaxHeaders {
+		v.refuse(at+"/headers", "A request has at most %d headers.", MaxHeaders)
+	}
+	if size > MaxHeaderBytes {
+		v.refuse(at+"/headers", "A request's headers have at most %d bytes.", MaxHeaderBytes)
+	}
+}
+
+// ownHeaders are set by the engine: hop by hop, about framing, or with a field of their own.
+var ownHeaders = []string{
+	"connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-authorization", "proxy-connection",
+	"te", "trailer", "transfer-encoding", "upgrade",
+}
+
+// refusedHeader says why a request may not set a header, "" when it may.
+func refusedHeader(name string) string {
+	switch {
+	case !IsToken(name):
+		return "This is not the name of a header."
+	case slices.Contains(ownHeaders, strings.ToLower(name)):
+		return "This header belongs to the connection and cannot be set."
+	case strings.EqualFold(name, "host"):
+		return "The host comes from the URL and cannot be set as a header."
+	}
+	return ""
+}
+
+// ValidHeaderValue says whether s can be sent as a header's value: no CR, LF, NUL or other control character but TAB.
+func ValidHeaderValue(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func (v *validator) body(b *Body, at string) {
+	if b == nil {
+		return
+	}
+	kinds := 0
+	for _, has := range []bool{b.JSON != nil, b.Text != nil, b.Form != nil} {
+		if has {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		v.refuse(at, "A body is exactly one of json, text and form.")
+	}
+	if b.JSON != nil {
+		if len(b.JSON) > MaxRequestBody {
+			v.refuse(at+"/json", "A body has at most %d bytes.", MaxRequestBody)
+		} else {
+			v.jsonTemplate(b.JSON, at+"/json")
+		}
+	}
+	if b.Text != nil {
+		if len(*b.Text) > MaxRequestBody {
+			v.refuse(at+"/text", "A body has at most %d bytes.", MaxRequestBody)
+		} else {
+			v.template(*b.Text, at+"/text")
+		}
+	}
+	v.pairs(b.Form, at+"/form", MaxFormValues, "form values")
+	if b.ContentType != "" {
+		if b.Text == nil {
+			v.refuse(at+"/contentType", "Only a text body has a content type of its own; for the others set the header content-type.")
+		} else if _, _, err := mime.ParseMediaType(b.ContentType); err != nil || !ValidHeaderValue(b.ContentType) {
+			v.refuse(at+"/contentType", "This is not a media type such as text/plain; charset=utf-8.")
+		}
+	}
+}
+
+// template checks a template's form and its references; false when its form is wrong.
+func (v *validator) template(s, at string) bool {
+	parts, err := parseTemplate(s)
+	if err != nil {
+		v.refuse(at, "%s.", sentence(err.Error()))
+		return false
+	}
+	for _, p := range parts {
+		if p.ref == "" || v.known[p.ref] || v.anyName && !strings.Contains(p.ref, ".") {
+			continue
+		}
+		if scope, _, ok := strings.Cut(p.ref, "."); ok {
+			v.refuse(at, "{{%s}}: there is no such value in the scope %s.", p.ref, scope)
+			continue
+		}
+		v.refuse(at, "{{%s}}: no variable of this name is set here, and no earlier step captures it.", p.ref)
+	}
+	return true
+}
+
+// jsonTemplate checks every string of a JSON value as a template.
+func (v *validator) jsonTemplate(raw json.RawMessage, at string) {
+	tree, faults, err := readTree(raw, MaxSpecBytes)
+	if err != nil {
+		v.refuse(at, "This is not JSON.")
+		return
+	}
+	for _, f := range faults {
+		f.Pointer = at + f.Pointer
+		v.faults = append(v.faults, f)
+	}
+	if mayHoldReference(raw) {
+		v.nodeTemplate(tree, at)
+	}
+}
+
+func (v *validator) nodeTemplate(n *node, at string) {
+	if n.kind == 's' {
+		v.template(n.text, at)
+	}
+	for i, kid := range n.kids {
+		name := strconv.Itoa(i)
+		if n.kind == '{' {
+			name = escapePointer(n.keys[i])
+		}
+		v.nodeTemplate(kid, at+"/"+name)
+	}
+}
+
+// source checks a source and its property and returns the source, nil when there is none.
+func (v *validator) source(name, property, at string) *SourceInfo {
+	src, ok := sourceByName[name]
+	switch {
+	case name == "":
+		v.refuse(at+"/source", "A source is needed: one of %s.", strings.Join(SourceNames(), ", "))
+		return nil
+	case !ok:
+		v.refuse(at+"/source", "There is no such source; there are %s.", strings.Join(SourceNames(), ", "))
+		return nil
+	case src.Property == "" && property != "":
+		v.refuse(at+"/property", "The source %s takes no property.", name)
+	case src.Property != "" && property == "":
+		v.refuse(at+"/property", "The source %s needs a property: %s.", name, src.Property)
+	case len(property) > MaxProperty:
+		v.refuse(at+"/property", "A property has at most %d bytes.", MaxProperty)
+	case src.checkProperty != nil:
+		if why := src.checkProperty(property); why != "" {
+			v.refuse(at+"/property", "%s", why)
+		}
+	}
+	return src
+}
+
+func (v *validator) assertion(a Assertion, at string) {
+	src := v.source(a.Source, a.Property, at)
+	if a.Severity != "" && !slices.Contains(Severities(), string(a.Severity)) {
+		v.refuse(at+"/severity", "This is one of %s.", strings.Join(Severities(), ", "))
+	}
+	fitting := OperatorNames()
+	if src != nil {
+		fitting = OperatorsFor(src.Name)
+	}
+	op, ok := operatorByName[a.Operator]
+	switch {
+	case a.Operator == "":
+		v.refuse(at+"/operator", "An operator is needed: one of %s.", strings.Join(fitting, ", "))
+		return
+	case !ok:
+		v.refuse(at+"/operator", "There is no such operator; there are %s.", strings.Join(fitting, ", "))
+		return
+	case src != nil && op.Takes&src.Yields == 0:
+		v.refuse(at+"/operator", "The source %s yields %s, and %s does not fit; there are %s.",
+			src.Name, src.Yields.names(), op.Name, strings.Join(fitting, ", "))
+		return
+	}
+	v.expected(a, src, op, at+"/expected")
+}
+
+func (v *validator) expected(a Assertion, src *SourceInfo, op *OperatorInfo, at string) {
+	if op.Expected == ExpectNothing {
+		if a.Expected != nil {
+			v.refuse(at, "The operator %s takes no expected value.", op.Name)
+		}
+		return
+	}
+	if a.Expected == nil {
+		v.refuse(at, "The operator %s needs an expected value: %s.", op.Name, op.Expected.doc())
+		return
+	}
+	if len(a.Expected) > MaxExpected {
+		v.refuse(at, "An expected value has at most %d bytes.", MaxExpected)
+		return
+	}
+	before := len(v.faults)
+	v.jsonTemplate(a.Expected, at)
+	if len(v.faults) > before {
+		return
+	}
+	value, err := decodeJSON(a.Expected)
+	if err != nil {
+		v.refuse(at, "This is not JSON.")
+		return
+	}
+	if why := checkExpected(value, src, op); why != "" {
+		v.refuse(at, "%s", why)
+	}
+}
+
+// sorted returns m's keys in order, so that faults come in an order that people can follow.
+func sorted[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }

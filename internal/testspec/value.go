@@ -1,0 +1,223 @@
+package testspec
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// value is what a source read: a JSON value (nil, bool, json.Number, string, []any, map[string]any), or nothing.
+type value struct {
+	v    any
+	wire bool   // text off the wire: where a number is asked for it is read as one
+	list bool   // v is the []any that a path selected, not a value of the document
+	none string // set when there is no value: a clause that says why
+	// broken means that a value could not be had at all, not that the place is empty; then even exists fails.
+	broken bool
+}
+
+func jsonNumber(s string) json.Number { return json.Number(s) }
+
+func numberValue(i int64) value { return value{v: jsonNumber(strconv.FormatInt(i, 10))} }
+
+func missing(why string) value { return value{none: why} }
+
+func unreadable(why string) value { return value{none: why, broken: true} }
+
+// typeName is what a sentence calls v's JSON type.
+func typeName(v any) string {
+	switch v.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "true or false"
+	case json.Number:
+		return "a number"
+	case string:
+		return "text"
+	case []any:
+		return "a list"
+	default:
+		return "an object"
+	}
+}
+
+// number returns v as a number: a JSON number, or wire text that is wholly one.
+func (x value) number() (string, bool) {
+	switch v := x.v.(type) {
+	case json.Number:
+		return v.String(), true
+	case string:
+		if t := strings.Trim(v, " \t"); x.wire {
+			if _, ok := parseDecimal(t); ok {
+				return t, true
+			}
+		}
+	}
+	return "", false
+}
+
+// decodeJSON reads one JSON value, numbers exact. The depth of raw was checked before.
+func decodeJSON(raw []byte) (any, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return nil, fmt.Errorf("decode JSON: %w", err)
+	}
+	return v, nil
+}
+
+// deepEqual compares two JSON values: numbers by their value, texts by their characters, objects without order.
+func deepEqual(a, b any) bool {
+	switch x := a.(type) {
+	case json.Number:
+		y, ok := b.(json.Number)
+		if !ok {
+			return false
+		}
+		c, ok := compareNumbers(x.String(), y.String())
+		return ok && c == 0
+	case []any:
+		y, ok := b.([]any)
+		return ok && slices.EqualFunc(x, y, deepEqual)
+	case map[string]any:
+		y, ok := b.(map[string]any)
+		return ok && maps.EqualFunc(x, y, deepEqual)
+	default:
+		if _, isList := b.([]any); isList {
+			return false
+		}
+		if _, isObject := b.(map[string]any); isObject {
+			return false
+		}
+		return a == b
+	}
+}
+
+// maxShownSize bounds the work of measuring a value that is shown: it is written out until it is longer than this.
+const maxShownSize = 1 << 20
+
+// encodeJSON appends v compactly, object keys sorted, and stops soon after maxShownSize. v came from decodeJSON.
+func encodeJSON(b []byte, v any) []byte {
+	if len(b) > maxShownSize {
+		return b
+	}
+	switch x := v.(type) {
+	case bool:
+		return strconv.AppendBool(b, x)
+	case json.Number:
+		return append(b, x...)
+	case string:
+		return appendQuoted(b, x)
+	case []any:
+		b = append(b, '[')
+		for i, e := range x {
+			if len(b) > maxShownSize {
+				break
+			}
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = encodeJSON(b, e)
+		}
+		return append(b, ']')
+	case map[string]any:
+		b = append(b, '{')
+		for i, k := range slices.Sorted(maps.Keys(x)) {
+			if len(b) > maxShownSize {
+				break
+			}
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(appendQuoted(b, k), ':')
+			b = encodeJSON(b, x[k])
+		}
+		return append(b, '}')
+	default:
+		return append(b, "null"...)
+	}
+}
+
+// show cuts v down for a result.
+func show(v any) Shown {
+	text, isText := v.(string)
+	if isText && len(text) > MaxActual {
+		return shownCut(text)
+	}
+	whole := encodeJSON(nil, v)
+	if !isText {
+		text = string(whole)
+	}
+	if len(text) > MaxActual || !storable(v) {
+		return shownCut(text)
+	}
+	return Shown{JSON: cleanNUL(whole), Size: len(text)}
+}
+
+// shownCut shows text by its beginning, as a JSON string.
+func shownCut(text string) Shown {
+	cut := text
+	if len(cut) > MaxActual {
+		cut = cut[:runeStart(cut, MaxActual)]
+	}
+	return Shown{JSON: cleanNUL(appendQuoted(nil, cut)), Size: len(text), Truncated: len(cut) < len(text)}
+}
+
+// runeStart returns the last place at or before i where a character of s begins.
+func runeStart(s string, i int) int {
+	for i > 0 && !utf8.RuneStart(s[i]) {
+		i--
+	}
+	return i
+}
+
+// storable says whether jsonb can hold every number in v.
+func storable(v any) bool {
+	switch x := v.(type) {
+	case json.Number:
+		return storableNumber(x.String()) == ""
+	case []any:
+		for _, e := range x {
+			if !storable(e) {
+				return false
+			}
+		}
+	case map[string]any:
+		for _, e := range x {
+			if !storable(e) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// cleanNUL replaces NUL, which jsonb cannot hold, by U+FFFD. appendQuoted is the only writer of raw, so an escaped NUL
+// has one form; a text that shows that form has its backslash doubled.
+func cleanNUL(raw []byte) []byte {
+	const nul = `\u0000`
+	if !bytes.Contains(raw, []byte(nul)) {
+		return raw
+	}
+	out := make([]byte, 0, len(raw))
+	for i := 0; i < len(raw); i++ {
+		switch {
+		case raw[i] != '\\':
+			out = append(out, raw[i])
+		case bytes.HasPrefix(raw[i:], []byte(nul)):
+			out = utf8.AppendRune(out, utf8.RuneError)
+			i += len(nul) - 1
+		default:
+			out = append(out, raw[i], raw[i+1])
+			i++
+		}
+	}
+	return out
+}
