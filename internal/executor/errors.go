@@ -106,6 +106,9 @@ func classifyDNS(err *net.DNSError) *Error {
 	}
 }
 
+// alertNoApplicationProtocol is TLS's no_application_protocol (RFC 7301).
+const alertNoApplicationProtocol = tls.AlertError(120)
+
 func classifyTLS(err error, phase Phase) *Error {
 	tlsError := func(message string) *Error { return &Error{Code: CodeTLS, Message: message, Phase: PhaseTLS} }
 	var (
@@ -130,6 +133,8 @@ func classifyTLS(err error, phase Phase) *Error {
 		return tlsError("The target's certificate could not be verified.")
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return tlsError("The target does not speak TLS on this port.")
+	case errors.As(err, &alert) && alert == alertNoApplicationProtocol, strings.Contains(err.Error(), "no application protocol"):
+		return &Error{Code: CodeProtocol, Message: "The target does not speak the chosen version of HTTP.", Phase: PhaseTLS}
 	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
 		return tlsError("The target refused the TLS handshake.")
 	case strings.Contains(err.Error(), "TLS handshake timeout"):

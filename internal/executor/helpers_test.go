@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
-	"net/url"
 	"testing"
 	"time"
 
@@ -81,13 +80,4 @@ func runContext(ctx context.Context, t testing.TB, e *executor.Engine, target *t
 func get(u, rest string) string {
 	b, _ := json.Marshal(u)
 	return `{"steps":[{"request":{"method":"GET","url":` + string(b) + rest + `}}]}`
-}
-
-func hostOf(t testing.TB, raw string) string {
-	t.Helper()
-	u, err := url.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u.Host
 }
