@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/testflow/testflow/internal/postgres"
 )
 
@@ -15,17 +17,13 @@ const (
 	feedLimit = 2000
 )
 
-// Listener delivers NOTIFYs of a channel until ctx ends. It calls ready each time it has begun to listen, at first and
-// after each reconnect, and notify for each message. postgres.Listen is one.
-type Listener func(ctx context.Context, channel string, ready func(), notify func(payload string)) error
-
 // FeedConfig is what a Feed stands on.
 type FeedConfig struct {
 	Store  *Store
 	DB     *postgres.DB
-	Listen Listener      // nil = only the poll
-	Poll   time.Duration // how often to look without being told; 0 = 250 ms
-	Limit  int           // events in a batch; 0 = 2 000
+	Conn   *pgx.ConnConfig // of the connection that listens; nil = DB.ConnConfig()
+	Poll   time.Duration   // how often to look without being told; 0 = 250 ms
+	Limit  int             // events in a batch; 0 = 2 000
 	Logger *slog.Logger
 }
 
@@ -59,6 +57,9 @@ func NewFeed(cfg FeedConfig) *Feed {
 	cfg.Limit = orDefault(cfg.Limit, feedLimit)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Conn == nil {
+		cfg.Conn = cfg.DB.ConnConfig()
 	}
 	return &Feed{cfg: cfg, wake: make(chan struct{}, 1)}
 }
@@ -138,9 +139,15 @@ func (f *Feed) Run(ctx context.Context) error {
 			return nil
 		}
 	}
-	if f.cfg.Listen != nil {
-		wg.Go(func() { f.listen(ctx) })
-	}
+	wg.Go(func() {
+		// Once it listens, at first and after each reconnect, the Feed reads on from its own position.
+		err := postgres.Listen(ctx, postgres.ListenConfig{
+			Conn: f.cfg.Conn, Channel: Channel, OnUp: func(context.Context) { f.Look() }, OnNotify: func(string) { f.Look() }, Logger: f.cfg.Logger,
+		})
+		if ctx.Err() == nil {
+			f.cfg.Logger.ErrorContext(ctx, "the feed stopped listening and only polls", slog.Any("err", err))
+		}
+	})
 	ticker := time.NewTicker(f.cfg.Poll)
 	defer ticker.Stop()
 	for {
@@ -173,19 +180,6 @@ func (f *Feed) begin(ctx context.Context) bool {
 	f.started, f.pos = true, pos
 	f.release()
 	return true
-}
-
-func (f *Feed) listen(ctx context.Context) {
-	for {
-		err := f.cfg.Listen(ctx, Channel, f.Look, func(string) { f.Look() })
-		if ctx.Err() != nil {
-			return
-		}
-		f.cfg.Logger.WarnContext(ctx, "the feed listens anew", slog.Any("err", err))
-		if !sleep(ctx, f.cfg.Poll) {
-			return
-		}
-	}
 }
 
 // catchUp reads from the Feed's own position to the end.

@@ -18,6 +18,7 @@ const Channel = "testflow_position"
 const (
 	pulseInterval = 10 * time.Millisecond
 	pulseRetry    = 200 * time.Millisecond // how soon another process takes over
+	pulseLock     = 215753                 // far from the fence's key space
 	pulseTimeout  = 5 * time.Second        // of one look; also how long a holder that went silent keeps the lock
 )
 
@@ -48,41 +49,20 @@ func NewPulse(cfg PulseConfig) *Pulse {
 // Run pulses until ctx ends, or waits to take over from the process that does. It returns nil: an error is logged and
 // the database tried again.
 func (p *Pulse) Run(ctx context.Context) error {
-	for {
-		if err := p.hold(ctx); err != nil && ctx.Err() == nil {
-			p.cfg.Logger.WarnContext(ctx, "the pulse stopped and is taken up again", slog.Any("err", err))
-		}
-		if !sleep(ctx, p.cfg.Retry) {
-			return nil
-		}
+	err := postgres.Lead(ctx, postgres.LeadConfig{Conn: p.cfg.DB.ConnConfig(), Key: pulseLock, Retry: p.cfg.Retry, Logger: p.cfg.Logger}, p.hold)
+	if ctx.Err() != nil {
+		return nil
 	}
+	return err
 }
 
-// hold tries to become the holder and pulses while it is. It returns nil when another process holds the lock.
-func (p *Pulse) hold(ctx context.Context) error {
-	pooled, err := p.cfg.DB.System.Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	var got bool
-	// The form with two ints never meets the fence's key space.
-	if err := pooled.QueryRow(ctx, `SELECT pg_try_advisory_lock(21575, 3)`).Scan(&got); err != nil || !got {
-		pooled.Release()
-		return err
-	}
-	// The lock lives as long as the session, so the session ends here whatever happens.
-	conn := pooled.Hijack()
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(end) // the server ends a session whose socket is gone
-	}()
+// hold pulses on the connection that holds the lock.
+func (p *Pulse) hold(ctx context.Context, conn *pgx.Conn) error {
 	// A holder that was paused or cut off would keep the lock: the server ends its silent session.
 	settings := fmt.Sprintf(`SET synchronous_commit = off; SET idle_session_timeout = %d`, pulseTimeout.Milliseconds())
 	if _, err := conn.Exec(ctx, settings); err != nil {
 		return fmt.Errorf("prepare the session: %w", err)
 	}
-	p.cfg.Logger.InfoContext(ctx, "this process has the pulse")
 	ticker := time.NewTicker(p.cfg.Interval)
 	defer ticker.Stop()
 	for {

@@ -87,12 +87,13 @@ func (s *Store) ReadAll(ctx context.Context, after int64, limit int, types ...st
 }
 
 // ReadAt returns the event at a position, of any organization. ok is false when there is none (any more).
-func (s *Store) ReadAt(ctx context.Context, tx pgx.Tx, position int64) (e Event, ok bool, err error) {
-	rows, err := tx.Query(ctx, `SELECT `+feedColumns+` FROM (SELECT `+ledgerColumns+` FROM es.ledger_event e WHERE e.position = $1 UNION ALL SELECT `+runColumns+` FROM es.run_event e WHERE e.position = $1) e`, position)
+func (s *Store) ReadAt(ctx context.Context, position int64) (e Event, ok bool, err error) {
+	pool := s.cfg.DB.System
+	rows, err := pool.Query(ctx, `SELECT `+feedColumns+` FROM (SELECT `+ledgerColumns+` FROM es.ledger_event e WHERE e.position = $1 UNION ALL SELECT `+runColumns+` FROM es.run_event e WHERE e.position = $1) e`, position)
 	if err != nil {
 		return Event{}, false, fmt.Errorf("read position %d: %w", position, err)
 	}
-	events, _, err := s.collect(ctx, tx, rows)
+	events, _, err := s.collect(ctx, pool, rows)
 	if err != nil {
 		return Event{}, false, fmt.Errorf("read position %d: %w", position, err)
 	}
@@ -102,14 +103,31 @@ func (s *Store) ReadAt(ctx context.Context, tx pgx.Tx, position int64) (e Event,
 	return events[0], true, nil
 }
 
+// End returns the position of the last settled event of all; 0 in an empty log.
+func (s *Store) End(ctx context.Context) (position int64, err error) {
+	if err := s.cfg.DB.System.QueryRow(ctx, `SELECT es.last_event(0, es.fence())`).Scan(&position); err != nil {
+		return 0, fmt.Errorf("find the end of the log: %w", err)
+	}
+	return position, nil
+}
+
+// Fence returns the position up to which the log is settled for statements that follow in tx, which must be READ
+// COMMITTED.
+func (s *Store) Fence(ctx context.Context, tx pgx.Tx) (position int64, err error) {
+	if err := tx.QueryRow(ctx, `SELECT es.fence()`).Scan(&position); err != nil {
+		return 0, fmt.Errorf("read the fence: %w", err)
+	}
+	return position, nil
+}
+
 // OrgQuery selects from one organization's part of the log. Zero fields select nothing away.
 type OrgQuery struct {
 	Lanes         []Lane   // none = both
 	Types         []string // event types; a type nobody registered matches nothing
 	Kinds         []string // kinds of streams; "run" is the lane of runs
-	ActorID       uuid.UUID
-	StreamID      uuid.UUID // subject: a stream, or a run
-	ProjectID     uuid.UUID // runs only, as the next two
+	ActorIDs      []uuid.UUID
+	StreamIDs     []uuid.UUID // subjects: streams, or runs
+	ProjectID     uuid.UUID   // runs only, as the next two
 	TestID        uuid.UUID
 	EnvironmentID uuid.UUID
 	From, To      time.Time // recordedAt, half-open
@@ -182,16 +200,16 @@ func (s *Store) orgSQL(ctx context.Context, tx pgx.Tx, orgID uuid.UUID, q OrgQue
 		}
 		where = append(where, "e.type_id = ANY ("+arg(ids)+")")
 	}
-	if q.StreamID != uuid.Nil {
-		where = append(where, "e.stream_id = "+arg(q.StreamID))
+	if len(q.StreamIDs) > 0 {
+		where = append(where, "e.stream_id = ANY ("+arg(q.StreamIDs)+")")
 	}
 	ledger := q.lane(Ledger) && q.ProjectID == uuid.Nil && q.TestID == uuid.Nil && q.EnvironmentID == uuid.Nil
-	runs := q.lane(Runs) && q.ActorID == uuid.Nil && (len(q.Kinds) == 0 || slices.Contains(q.Kinds, runKind))
+	runs := q.lane(Runs) && len(q.ActorIDs) == 0 && (len(q.Kinds) == 0 || slices.Contains(q.Kinds, runKind))
 	// A parameter that no part uses would have no type, so each lane's own are added only with the lane.
 	where = slices.Clip(where)
 	ledgerWhere, runWhere := where, where
-	if ledger && q.ActorID != uuid.Nil {
-		ledgerWhere = append(ledgerWhere, "e.actor_id = "+arg(q.ActorID))
+	if ledger && len(q.ActorIDs) > 0 {
+		ledgerWhere = append(ledgerWhere, "e.actor_id = ANY ("+arg(q.ActorIDs)+")")
 	}
 	if ledger && len(q.Kinds) > 0 {
 		ledgerWhere = append(ledgerWhere, "e.kind = ANY ("+arg(q.Kinds)+")")
@@ -204,8 +222,8 @@ func (s *Store) orgSQL(ctx context.Context, tx pgx.Tx, orgID uuid.UUID, q OrgQue
 			runWhere = append(runWhere, "e."+c.column+" = "+arg(c.id))
 		}
 	}
-	if runs && q.StreamID.Version() == 7 {
-		runWhere = append(runWhere, "e.bucket = es.uuid7_day("+arg(q.StreamID)+")")
+	if runs && len(q.StreamIDs) == 1 && q.StreamIDs[0].Version() == 7 {
+		runWhere = append(runWhere, "e.bucket = es.uuid7_day("+arg(q.StreamIDs[0])+")")
 	}
 	order := " ORDER BY e.position"
 	if q.Desc {
