@@ -47,6 +47,7 @@ build: ## Build the one binary, bin/testflow (static, no C compiler needed)
 
 .PHONY: test
 test: ## Run all tests against a real Postgres that it finds by itself (it prints which one)
+	@$(if $(filter ./...,$(PKG)),$(GOTEST) -tags faultpoints ./internal/fault)
 	@$(WITH_POSTGRES) $(GOTEST) -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKG)
 
 .PHONY: test/race
@@ -81,6 +82,7 @@ verify/modules:
 .PHONY: verify/vet
 verify/vet:
 	@$(GO) vet ./...
+	@$(GO) vet -tags faultpoints ./internal/fault ./internal/app
 
 .PHONY: verify/house
 verify/house:

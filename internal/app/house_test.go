@@ -30,7 +30,6 @@ var plan = []room{
 	// ground: knows nothing of ours
 	{"fault", []string{}},
 	{"config", []string{}},
-	{"faultpoint", []string{}},
 	{"migrations", []string{}},
 	{"openapi", []string{}},
 	// ground: may say what a caller can do about it
@@ -39,20 +38,20 @@ var plan = []room{
 	{"netguard", []string{"fault"}},
 	{"testspec", []string{"fault"}},
 	{"interchange", []string{"testspec", "fault"}},
-	{"executor", []string{"testspec", "netguard", "faultpoint", "fault"}},
+	{"executor", []string{"testspec", "netguard", "fault"}},
 	{"postgres", []string{"migrations", "fault"}},
 	// the log
-	{"eventstore", []string{"postgres", "faultpoint", "fault"}},
-	{"projection", []string{"eventstore", "postgres", "faultpoint", "fault"}},
+	{"eventstore", []string{"postgres", "fault"}},
+	{"projection", []string{"eventstore", "postgres", "fault"}},
 	// slices, lowest first; a slice sees only slices before it
-	{"account", []string{"eventstore", "postgres", "auth", "vault", "faultpoint", "fault"}},
-	{"org", []string{"account", "eventstore", "postgres", "auth", "vault", "faultpoint", "fault"}},
-	{"project", []string{"org", "account", "eventstore", "postgres", "auth", "vault", "faultpoint", "fault"}},
-	{"apitest", []string{"project", "org", "account", "testspec", "eventstore", "postgres", "auth", "vault", "faultpoint", "fault"}},
-	{"run", []string{"apitest", "project", "org", "account", "executor", "testspec", "eventstore", "postgres", "auth", "vault", "faultpoint", "fault"}},
-	{"schedule", []string{"run", "apitest", "project", "org", "account", "eventstore", "postgres", "auth", "vault", "faultpoint", "fault"}},
-	{"alert", []string{"run", "apitest", "project", "org", "account", "netguard", "eventstore", "postgres", "auth", "vault", "faultpoint", "fault"}},
-	{"analytics", []string{"run", "apitest", "project", "org", "account", "projection", "eventstore", "postgres", "auth", "vault", "faultpoint", "fault"}},
+	{"account", []string{"eventstore", "postgres", "auth", "vault", "fault"}},
+	{"org", []string{"account", "eventstore", "postgres", "auth", "vault", "fault"}},
+	{"project", []string{"org", "account", "eventstore", "postgres", "auth", "vault", "fault"}},
+	{"apitest", []string{"project", "org", "account", "testspec", "eventstore", "postgres", "auth", "vault", "fault"}},
+	{"run", []string{"apitest", "project", "org", "account", "executor", "testspec", "eventstore", "postgres", "auth", "vault", "fault"}},
+	{"schedule", []string{"run", "apitest", "project", "org", "account", "eventstore", "postgres", "auth", "vault", "fault"}},
+	{"alert", []string{"run", "apitest", "project", "org", "account", "netguard", "eventstore", "postgres", "auth", "vault", "fault"}},
+	{"analytics", []string{"run", "apitest", "project", "org", "account", "projection", "eventstore", "postgres", "auth", "vault", "fault"}},
 	{"audit", []string{"eventstore", "postgres", "auth", "fault"}},
 	// doors
 	{"httpapi", []string{"account", "org", "project", "apitest", "run", "schedule", "alert", "analytics", "audit", "testspec", "interchange", "auth", "vault", "fault", "openapi"}},
@@ -94,7 +93,7 @@ var owners = map[string][]string{
 
 // noDatabase are the rooms that must not know that there is a database.
 var noDatabase = []string{
-	"fault", "config", "faultpoint", "openapi", "testspec", "interchange", "netguard", "executor", "auth", "vault",
+	"fault", "config", "openapi", "testspec", "interchange", "netguard", "executor", "auth", "vault",
 	"httpapi", "dashboard", "realtime", "cli", "cmd",
 }
 
