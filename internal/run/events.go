@@ -61,7 +61,10 @@ type CancelRequested struct {
 type Started struct {
 	Attempt int    `json:"attempt"` // from 1
 	Region  string `json:"region"`
-	Worker  string `json:"worker"` // name of the process, for people
+	Worker  string `json:"worker"` // name of the process
+	// Claim is made anew each time that a worker takes a run up, so that it knows its own start when the answer to its
+	// commit was lost.
+	Claim uuid.UUID `json:"claim"`
 }
 
 // StepFinished is one request and its answer, without bodies and headers.

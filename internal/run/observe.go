@@ -1,0 +1,232 @@
+package run
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/executor"
+	"github.com/testflow/testflow/internal/testspec"
+)
+
+// recorder turns what the executor observes into events of one attempt, numbered in order, and bodies.
+type recorder struct {
+	args    ExecuteArgs
+	attempt int
+	columns eventstore.RunColumns
+	next    int // version of the next event
+	counts  Counts
+	events  []eventstore.RunEvent
+	bodies  bodies
+}
+
+func newRecorder(args ExecuteArgs, attempt int) *recorder {
+	return &recorder{
+		args: args, attempt: attempt, next: firstVersion(attempt) + 1,
+		columns: eventstore.RunColumns{ProjectID: args.ProjectID, TestID: args.TestID, EnvironmentID: args.EnvironmentID, Region: args.Region},
+	}
+}
+
+// take returns what was recorded since the last call.
+func (r *recorder) take() ([]eventstore.RunEvent, bodies) {
+	events, bodies := r.events, r.bodies
+	r.events, r.bodies = nil, nil
+	return events, bodies
+}
+
+// observe records one observation.
+func (r *recorder) observe(o executor.Observation) {
+	switch v := o.(type) {
+	case executor.StepFinished:
+		r.step(v)
+	case executor.AssertionEvaluated:
+		r.assertion(v)
+	}
+}
+
+func (r *recorder) step(v executor.StepFinished) {
+	d := StepFinished{
+		Attempt: r.attempt, Region: r.args.Region, Step: v.Index, Name: v.Name, Status: stepStatus(v.Status), Error: problemOf(v.Error),
+		Timings: timingsOf(v.Timings), DurationMs: millis(v.Timings.Total), StartedAt: stored(v.StartedAt),
+	}
+	if v.Request != nil {
+		d.Request = StepRequest{Method: v.Request.Method, URL: v.Request.URL, BodySize: v.Request.BodySize}
+	}
+	if v.Response != nil {
+		d.Response = r.response(v)
+	}
+	for _, c := range v.Captures {
+		d.Captures = append(d.Captures, captured(c))
+	}
+	r.count(v)
+	columns := r.columns
+	columns.Status, columns.Duration = string(d.Status), v.Timings.Total
+	switch v.Status {
+	case executor.Passed, executor.Failed, executor.Errored:
+		ok := v.Status == executor.Passed
+		columns.OK = &ok
+	}
+	r.add(columns, d)
+}
+
+func (r *recorder) response(v executor.StepFinished) *StepResponse {
+	in := v.Response
+	out := &StepResponse{
+		Status: in.StatusCode, HTTPVersion: in.HTTPVersion, RemoteAddress: in.RemoteAddr, Reused: in.Reused, ContentType: in.ContentType,
+		Size: in.Size, WireSize: in.WireSize, Truncated: in.BodyTruncated,
+		BodyRef: strconv.Itoa(r.attempt) + "/" + strconv.Itoa(v.Index),
+	}
+	if in.SHA256 != [32]byte{} {
+		out.SHA256 = hex.EncodeToString(in.SHA256[:])
+	}
+	if in.TLS != nil {
+		out.TLS = &TLS{Version: in.TLS.Version, Cipher: in.TLS.Cipher}
+	}
+	for _, hop := range in.Redirects {
+		out.Redirects = append(out.Redirects, Redirect{Status: hop.StatusCode, URL: hop.URL})
+	}
+	r.bodies = append(r.bodies, body{
+		org: r.args.OrgID, run: r.args.RunID, attempt: r.attempt, step: v.Index, request: v.Request, response: in,
+	})
+	return out
+}
+
+func (r *recorder) count(v executor.StepFinished) {
+	switch v.Status {
+	case executor.Skipped:
+		r.counts.StepsSkipped++
+		return
+	case executor.Passed:
+	default:
+		r.counts.StepsFailed++
+	}
+	r.counts.Steps++
+	r.counts.Assertions += v.Assertions
+	r.counts.AssertionsFailed += v.Failed
+	r.counts.SoftFailed += v.SoftFailed
+	if v.Response != nil {
+		r.counts.ResponseBytes += int(v.Response.WireSize)
+	}
+}
+
+func (r *recorder) assertion(v executor.AssertionEvaluated) {
+	d := AssertionEvaluated{
+		Attempt: r.attempt, Region: r.args.Region, Step: v.Step, Index: v.Index, Source: v.Source, Property: v.Property, Operator: v.Operator,
+		Not: v.Not, Expected: v.Expected.JSON, ExpectedTruncated: v.Expected.Truncated, Actual: v.Actual.JSON, ActualTruncated: v.Actual.Truncated,
+		Pass: v.Pass, Severity: string(v.Severity), Message: v.Message,
+	}
+	if v.Actual.Truncated {
+		d.ActualSize = v.Actual.Size
+	}
+	if d.Severity == "" {
+		d.Severity = string(testspec.Hard)
+	}
+	columns := r.columns
+	pass := v.Pass
+	columns.OK = &pass
+	r.add(columns, d)
+}
+
+func (r *recorder) add(columns eventstore.RunColumns, d eventstore.Data) {
+	r.events = append(r.events, event(r.args.OrgID, r.args.RunID, r.next, columns, d))
+	r.next++
+}
+
+// finish records the end of the attempt and of the run.
+func (r *recorder) finish(res executor.Result, queued time.Duration) Finished {
+	a := AttemptFinished{
+		Attempt: r.attempt, Region: r.args.Region, Status: statusOf(res.Status), Reason: reasonOf(res), Error: problemOf(res.Error),
+		Counts: r.counts, DurationMs: millis(res.Duration),
+	}
+	f := Finished{
+		Status: a.Status, Reason: a.Reason, Error: a.Error, Region: a.Region, Attempts: r.attempt, Counts: a.Counts, DurationMs: a.DurationMs,
+		QueuedMs: millis(queued),
+	}
+	r.events = append(r.events, ended(r.args.OrgID, r.args.RunID, r.next, r.columns, a, f, res.Duration)...)
+	r.next++
+	return f
+}
+
+func statusOf(s executor.Status) Status {
+	switch s {
+	case executor.Passed:
+		return Passed
+	case executor.Failed:
+		return Failed
+	case executor.Errored:
+		return Errored
+	case executor.Canceled:
+		return Canceled
+	default:
+		return Inconclusive
+	}
+}
+
+func reasonOf(res executor.Result) Reason {
+	switch {
+	case res.Status == executor.Canceled:
+		return OnRequest
+	case res.Status != executor.Inconclusive:
+		return ""
+	case res.Code == executor.CodeBlocked:
+		return Blocked
+	case res.Code == executor.CodeShutdown:
+		return Shutdown
+	default:
+		return Internal
+	}
+}
+
+// stepStatus is a step's outcome; one that was cut short by somebody's wish says so in its error's code.
+func stepStatus(s executor.Status) StepStatus {
+	switch s {
+	case executor.Passed:
+		return StepPassed
+	case executor.Failed:
+		return StepFailed
+	case executor.Errored:
+		return StepErrored
+	case executor.Skipped:
+		return StepSkipped
+	default:
+		return StepInconclusive
+	}
+}
+
+func problemOf(e *executor.Error) *Problem {
+	if e == nil {
+		return nil
+	}
+	return &Problem{Code: string(e.Code), Message: e.Message, Phase: string(e.Phase)}
+}
+
+func timingsOf(t executor.Timings) Timings {
+	phase := func(d time.Duration) *float64 {
+		if d <= 0 {
+			return nil
+		}
+		ms := millis(d)
+		return &ms
+	}
+	return Timings{
+		DNSMs: phase(t.DNS), ConnectMs: phase(t.Connect), TLSMs: phase(t.TLS), FirstByteMs: phase(t.FirstByte), DownloadMs: phase(t.Download),
+		TotalMs: millis(t.Total),
+	}
+}
+
+// captured cuts a value down for its event; the whole one lives in the run only.
+func captured(c executor.Captured) Capture {
+	if len(c.Value) <= testspec.MaxActual {
+		return Capture{Name: c.Name, Value: c.Value}
+	}
+	text, err := json.Marshal(string(c.Value[:testspec.MaxActual]))
+	if err != nil { // a string is always written
+		text = []byte(`""`)
+	}
+	return Capture{Name: c.Name, Value: text, Size: len(c.Value)}
+}
+
+// stored is a time as the log keeps it.
+func stored(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }

@@ -1,0 +1,295 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
+
+	"github.com/testflow/testflow/internal/apitest"
+	"github.com/testflow/testflow/internal/auth"
+	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/postgres"
+	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/run/internal/rundb"
+	"github.com/testflow/testflow/internal/testspec"
+)
+
+// maxSuiteRuns bounds what one execution of a project's tests starts.
+const maxSuiteRuns = 500
+
+// Jobs puts jobs into the queue in the caller's transaction. River's clients do.
+type Jobs interface {
+	InsertManyTx(ctx context.Context, tx pgx.Tx, params []river.InsertManyParams) ([]*rivertype.JobInsertResult, error)
+}
+
+// Service starts, cancels, repeats and reads runs. Every method checks the caller's permission in the organization; what
+// belongs to another organization is not found.
+type Service struct {
+	DB      *postgres.DB
+	Store   *eventstore.Store
+	Jobs    Jobs
+	Plans   *Plans
+	Ends    *Ends // nil = WaitFinished looks once and doesn't wait
+	NewID   func() uuid.UUID
+	Regions []string // that exist; nil = all names are taken
+	Log     *slog.Logger
+}
+
+// StartInput is what an execution may set. What it leaves out is the test's own.
+type StartInput struct {
+	EnvironmentID *uuid.UUID        // uuid.Nil = none; nil = the test's own
+	Variables     map[string]string // laid over the environment's and the test's
+	Regions       []string
+	Trigger       Trigger // only the system's is heeded; a person's is manual, a key's api
+}
+
+// SuiteInput is what the execution of a project's tests may set.
+type SuiteInput struct {
+	Tags          []string // tests with one of them; none = all tests
+	EnvironmentID *uuid.UUID
+	Variables     map[string]string
+	Regions       []string
+}
+
+// Start executes the test's last revision, one run a region, and returns the queued runs. The request and its jobs are
+// committed together, so that what was answered will be executed.
+func (s *Service) Start(ctx context.Context, orgID, testID uuid.UUID, in StartInput) (runs []Run, err error) {
+	who, err := auth.Require(ctx, orgID, auth.RunExecute)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.check(in.Variables, in.Regions); err != nil {
+		return nil, err
+	}
+	err = s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
+		head, err := apitest.HeadTx(ctx, tx, testID)
+		if err != nil {
+			return err
+		}
+		requests, err := s.requests(ctx, tx, head, in, Requested{Trigger: triggerOf(who, in.Trigger), RequestedBy: byOf(who)})
+		if err != nil {
+			return err
+		}
+		runs, err = s.begin(ctx, tx, requests)
+		return err
+	})
+	return runs, err
+}
+
+// StartSuite executes the tests of a project that have one of the tags, each in its regions, as one suite.
+func (s *Service) StartSuite(ctx context.Context, orgID, projectID uuid.UUID, in SuiteInput) (suite Suite, err error) {
+	who, err := auth.Require(ctx, orgID, auth.RunExecute)
+	if err != nil {
+		return Suite{}, err
+	}
+	if err := s.check(in.Variables, in.Regions); err != nil {
+		return Suite{}, err
+	}
+	suite.ID = s.NewID()
+	err = s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
+		if _, err := project.GetTx(ctx, tx, projectID); err != nil {
+			return err
+		}
+		heads, err := apitest.HeadsTx(ctx, tx, projectID, in.Tags, maxSuiteRuns+1)
+		if err != nil {
+			return err
+		}
+		if len(heads) == 0 {
+			return fault.New(fault.Conflict, "suite.no_tests", "The project has no tests, or none with one of the tags.")
+		}
+		var requests []request
+		for _, head := range heads {
+			more, err := s.requests(ctx, tx, head, StartInput{EnvironmentID: in.EnvironmentID, Variables: in.Variables, Regions: in.Regions},
+				Requested{Trigger: TriggerSuite, SuiteID: suite.ID, RequestedBy: byOf(who)})
+			if err != nil {
+				return err
+			}
+			if requests = append(requests, more...); len(requests) > maxSuiteRuns {
+				return fault.New(fault.Conflict, "suite.too_large", "A suite has at most %d runs: choose tests by their tags.", maxSuiteRuns)
+			}
+		}
+		suite.Runs, err = s.begin(ctx, tx, requests)
+		return err
+	})
+	if err != nil {
+		return Suite{}, err
+	}
+	suite.Verdict, suite.Position = Verdict(suite.Runs), suite.Runs[len(suite.Runs)-1].Position
+	return suite, nil
+}
+
+// Rerun executes the same revision again, with the same version of the environment and the same variables, in the same
+// region. The test must still be there.
+func (s *Service) Rerun(ctx context.Context, orgID, runID uuid.UUID) (r Run, err error) {
+	who, err := auth.Require(ctx, orgID, auth.RunExecute)
+	if err != nil {
+		return Run{}, err
+	}
+	err = s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
+		row, err := getRow(ctx, tx, runID)
+		if err != nil {
+			return err
+		}
+		if _, err := apitest.HeadTx(ctx, tx, row.TestID); fault.KindOf(err) == fault.NotFound {
+			return fault.New(fault.Conflict, "run.test_gone", "The run's test was deleted.")
+		} else if err != nil {
+			return err
+		}
+		d, err := requestOf(ctx, tx, s.Store, orgID, runID)
+		if err != nil {
+			return err
+		}
+		d.Trigger, d.RerunOf, d.SuiteID, d.RequestedBy = TriggerRerun, runID, uuid.Nil, byOf(who)
+		runs, err := s.begin(ctx, tx, []request{{id: s.NewID(), Requested: d}})
+		if err != nil {
+			return err
+		}
+		r = runs[0]
+		return nil
+	})
+	return r, err
+}
+
+// request is a run that is about to be requested.
+type request struct {
+	id uuid.UUID
+	Requested
+}
+
+// requests makes the runs of one test from a template that says who wants them and why.
+func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.Test, in StartInput, d Requested) ([]request, error) {
+	environmentID := head.EnvironmentID
+	if in.EnvironmentID != nil {
+		environmentID = *in.EnvironmentID
+	}
+	if environmentID != uuid.Nil {
+		env, err := project.GetEnvironmentTx(ctx, tx, environmentID)
+		switch {
+		case fault.KindOf(err) == fault.NotFound || err == nil && env.ProjectID != head.ProjectID:
+			if in.EnvironmentID == nil {
+				return nil, fault.New(fault.Conflict, "test.environment_gone", "The environment of the test %s was deleted: give it another.", head.ID)
+			}
+			return nil, fault.New(fault.Invalid, "run.invalid", "Some fields are not valid.").At("/environmentId", "The project has no such environment.")
+		case err != nil:
+			return nil, err
+		}
+		d.EnvironmentID, d.EnvironmentName, d.EnvironmentVersion = env.ID, env.Name, env.Version
+	}
+	definition, err := s.Plans.revision(ctx, tx, tx.OrgID(), head.ID, head.Revision)
+	if err != nil {
+		return nil, err
+	}
+	d.TestID, d.TestName, d.Revision, d.ProjectID = head.ID, head.Name, head.Revision, head.ProjectID
+	d.Variables, d.MaxAttempts, d.TimeoutMs = in.Variables, 1, millis(definition.TotalTimeout())
+	regions := in.Regions
+	if len(regions) == 0 {
+		regions = head.Regions
+	}
+	out := make([]request, len(regions))
+	for i, region := range regions {
+		d.Region = region
+		out[i] = request{id: s.NewID(), Requested: d}
+	}
+	return out, nil
+}
+
+// begin appends the requests and inserts their jobs, in one transaction, and returns the runs in the requests' order.
+func (s *Service) begin(ctx context.Context, tx postgres.OrgTx, requests []request) ([]Run, error) {
+	events := make([]eventstore.RunEvent, len(requests))
+	jobs := make([]river.InsertManyParams, len(requests))
+	ids := make([]uuid.UUID, len(requests))
+	for i, r := range requests {
+		ids[i] = r.id
+		events[i] = event(tx.OrgID(), r.id, eventstore.VersionRequested, r.columns(), r.Requested)
+		events[i].Status = string(Queued)
+		jobs[i] = ExecuteArgs{
+			RunID: r.id, OrgID: tx.OrgID(), ProjectID: r.ProjectID, TestID: r.TestID, Revision: r.Revision,
+			EnvironmentID: r.EnvironmentID, EnvironmentVersion: r.EnvironmentVersion, Region: r.Region,
+			TimeoutMs: int64(r.TimeoutMs), HasVariables: len(r.Variables) > 0,
+		}.insert()
+	}
+	stored, err := s.Store.AppendRuns(ctx, tx, events)
+	if err != nil {
+		return nil, err
+	}
+	if len(stored) != len(events) {
+		return nil, fmt.Errorf("request %d runs: %d of their ids were taken", len(events), len(events)-len(stored))
+	}
+	rows, err := rundb.New(tx).GetRuns(ctx, rundb.GetRunsParams{OrgID: tx.OrgID(), RunIds: ids})
+	if err != nil {
+		return nil, fmt.Errorf("read runs: %w", err)
+	}
+	err = s.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error { // the api role has no rights in the queue
+		_, err := s.Jobs.InsertManyTx(ctx, tx, jobs)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("insert the jobs of %d runs: %w", len(jobs), err)
+	}
+	fault.Hit(fault.PointCommandInTx)
+	positions := make(map[uuid.UUID]int64, len(stored))
+	for _, in := range stored {
+		positions[in.RunID] = in.Position
+	}
+	runs := make([]Run, len(rows))
+	for _, row := range rows {
+		i := slices.Index(ids, row.RunID)
+		runs[i] = runOf(row)
+		runs[i].Position = positions[row.RunID]
+	}
+	return runs, nil
+}
+
+// check names everything that is wrong with what an execution sets.
+func (s *Service) check(variables map[string]string, regions []string) error {
+	faults := fault.New(fault.Invalid, "run.invalid", "Some fields are not valid.")
+	if len(variables) > testspec.MaxVariables {
+		faults.At("/variables", "An execution sets at most %d variables.", testspec.MaxVariables)
+	}
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		at := "/variables/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+		switch value := variables[name]; {
+		case !testspec.IsVariableName(name):
+			faults.At(at, "A variable's name has letters, digits, _ and -, starts with a letter or _ and has at most %d characters.", testspec.MaxVariableName)
+		case len(value) > testspec.MaxVariableValue:
+			faults.At(at, "A variable's value has at most %d bytes.", testspec.MaxVariableValue)
+		case !utf8.ValidString(value) || strings.ContainsRune(value, 0):
+			faults.At(at, "A variable's value is text without NUL.")
+		}
+	}
+	if len(regions) > apitest.MaxRegions {
+		faults.At("/regions", "An execution has at most %d regions.", apitest.MaxRegions)
+	} else {
+		faults.Fields = append(faults.Fields, apitest.CheckRegions("/regions", regions, s.Regions)...)
+	}
+	if len(faults.Fields) > 0 {
+		return faults
+	}
+	return nil
+}
+
+func triggerOf(who auth.Principal, wanted Trigger) Trigger {
+	switch who.Kind {
+	case auth.User:
+		return TriggerManual
+	case auth.APIKey:
+		return TriggerAPI
+	case auth.System, auth.Worker:
+		if wanted != "" {
+			return wanted
+		}
+	}
+	return TriggerSchedule
+}
+
+func byOf(who auth.Principal) By { return By{Kind: string(who.Kind), ID: who.AccountID} }
