@@ -32,7 +32,7 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 			if err != nil {
 				return err
 			}
-			if who, err = s.deps.Authenticate(ctx, token, requested); err != nil {
+			if who, err = s.deps.Orgs.Authenticate(ctx, token, requested); err != nil {
 				return err
 			}
 		}

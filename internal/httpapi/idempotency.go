@@ -19,7 +19,7 @@ import (
 
 // Key names one command of one principal, once.
 type Key struct {
-	OrgID     uuid.UUID // uuid.Nil when the principal acts in none
+	OrgID     uuid.UUID // the organization; the account's id for what a person does for themselves
 	Principal string    // kind and id of who asks
 	Route     string    // method and path
 	Key       string    // Idempotency-Key
@@ -64,8 +64,12 @@ func (s *Server) idempotent(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		who := auth.From(ctx)
 		hash := sha256.Sum256(r.body)
+		tenant := who.OrgID
+		if r.op.permission == permissionSelf {
+			tenant = who.AccountID // what a person does for themselves isn't in any organization
+		}
 		key := Key{
-			OrgID: who.OrgID, Principal: string(who.Kind) + ":" + who.AccountID.String(),
+			OrgID: tenant, Principal: string(who.Kind) + ":" + who.AccountID.String(),
 			Route: c.Request().Method + " " + r.path, Key: values[0], BodyHash: hash[:],
 		}
 		answer, replayed, err := s.deps.UnitOfWork.Do(ctx, key, func(ctx context.Context) (Answer, error) {

@@ -20,17 +20,14 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/httpapi/internal/oapi"
+	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/project"
 )
 
 // Deps is what the door needs. Every field is required unless it says otherwise.
 type Deps struct {
-	// Authenticate turns an access token into a principal. requested is the organization that the request names, nil
-	// when it names none; one that the caller is no member of is fault.NotFound.
-	Authenticate func(ctx context.Context, token string, requested *uuid.UUID) (auth.Principal, error)
-
+	Orgs     *org.Service
 	Projects *project.Service
 
 	UnitOfWork UnitOfWork

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,12 +17,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/testflow/testflow/internal/account"
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
-	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/httpapi"
+	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/postgres/pgtest"
 	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/vault"
 )
 
 func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
@@ -63,55 +66,112 @@ func (e *ends) Watch(run uuid.UUID) (<-chan struct{}, func()) {
 	return e.runs[run], func() {}
 }
 
-// people are the tokens of a test: who they are.
-type people map[string]auth.Principal
+const (
+	password      = "correct horse battery staple"
+	jwtSecret     = "a secret for access tokens that is long enough"
+	refreshSecret = "another secret for refresh tokens that is long"
+)
 
-func (p people) authenticate(_ context.Context, token string, requested *uuid.UUID) (auth.Principal, error) {
-	who, ok := p[token]
-	if !ok {
-		return auth.Principal{}, fault.New(fault.Unauthenticated, "auth.token_invalid", "That token is not good.")
-	}
-	if requested != nil && *requested != who.OrgID {
-		return auth.Principal{}, fault.New(fault.NotFound, "org.not_found", "There is no such organization.")
-	}
-	return who, nil
-}
-
-// world is a door on real slices and a real database, with two organizations: a and b.
+// world is a door on real slices and a real database, with two organizations, a and b, and a person of each role in each.
 type world struct {
 	t      *testing.T
 	server *httpapi.Server
-	people people
+	store  *eventstore.Store
+	tokens map[string]string // by "role-a" or "role-b"
+	users  map[string]uuid.UUID
 	orgA   uuid.UUID
 	orgB   uuid.UUID
+	ends   *ends
+	log    *logBuffer
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	db := pgtest.New(t)
-	log := slog.New(slog.DiscardHandler)
-	store := eventstore.New(eventstore.Config{
-		DB: db.DB, Types: project.Types(), Inline: []eventstore.ReadModel{project.ReadModel()}, Now: time.Now, NewID: newID, Logger: log,
+	w := &world{t: t, tokens: map[string]string{}, users: map[string]uuid.UUID{}, ends: &ends{runs: map[uuid.UUID]chan struct{}{}}, log: &logBuffer{}}
+	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	master, err := vault.NewMaster(vault.GenerateMasterKey())
+	require.NoError(t, err)
+	persons, err := account.NewPersons(db.DB, master, time.Now)
+	require.NoError(t, err)
+	tokens, err := auth.NewTokens(jwtSecret, time.Now, newID)
+	require.NoError(t, err)
+	refresh, err := auth.NewRefreshTokens(refreshSecret)
+	require.NoError(t, err)
+	passwords, err := auth.NewPasswords(0)
+	require.NoError(t, err)
+	w.store = eventstore.New(eventstore.Config{
+		DB: db.DB, Types: slices.Concat(account.Types(), org.Types(), project.Types()),
+		Inline: []eventstore.ReadModel{org.ReadModel(), project.ReadModel()},
+		Seal:   persons.Seal, Now: time.Now, NewID: newID, Logger: log,
 	})
-	require.NoError(t, store.Sync(t.Context()))
-	w := &world{t: t, orgA: newID(), orgB: newID(), people: people{}}
-	for _, role := range auth.Roles() {
-		w.people[string(role)+"-a"] = auth.Principal{Kind: auth.User, AccountID: newID(), OrgID: w.orgA, Role: role}
-		w.people[string(role)+"-b"] = auth.Principal{Kind: auth.User, AccountID: newID(), OrgID: w.orgB, Role: role}
+	require.NoError(t, w.store.Sync(t.Context()))
+	accounts := &account.Service{
+		DB: db.DB, Store: w.store, Persons: persons, Passwords: passwords, Tokens: tokens, Refresh: refresh, NewID: newID, Log: log,
 	}
-	server, err := httpapi.New(httpapi.Deps{
-		Authenticate: w.people.authenticate,
-		Projects:     &project.Service{DB: db.DB, Store: store, NewID: newID, Log: log},
-		UnitOfWork:   unitOfWork{eventstore.NewIdempotency(eventstore.IdempotencyConfig{DB: db.DB, Now: time.Now})},
-		Positions:    positions{reached: 1 << 40}, RunEnds: &ends{runs: map[uuid.UUID]chan struct{}{}},
+	orgs := &org.Service{DB: db.DB, Store: w.store, Accounts: accounts, Policy: org.Open, NewID: newID, Log: log}
+	w.server, err = httpapi.New(httpapi.Deps{
+		Orgs:       orgs,
+		Projects:   &project.Service{DB: db.DB, Store: w.store, NewID: newID, Log: log},
+		UnitOfWork: unitOfWork{eventstore.NewIdempotency(eventstore.IdempotencyConfig{DB: db.DB, Now: time.Now})},
+		Positions:  positions{reached: 1 << 40}, RunEnds: w.ends,
 		Live:     http.NotFoundHandler(),
 		Registry: prometheus.NewRegistry(), Now: time.Now, NewID: newID, Logger: log, Version: "test",
 		CursorKey: []byte(strings.Repeat("k", 32)),
 		Limits:    httpapi.Limits{PositionWait: 50 * time.Millisecond},
 	})
 	require.NoError(t, err)
-	w.server = server
+	w.orgA, w.orgB = w.populate(orgs, "a"), w.populate(orgs, "b")
 	return w
+}
+
+// populate makes an organization with a person of each role.
+func (w *world) populate(orgs *org.Service, name string) (id uuid.UUID) {
+	w.t.Helper()
+	for _, role := range auth.Roles() {
+		who := string(role) + "-" + name
+		in, err := orgs.SignUp(w.t.Context(), org.SignUpInput{
+			Registration:     account.Registration{Email: who + "@example.com", Name: who, Password: vault.NewSecret(password)},
+			OrganizationName: "Org " + who,
+		}, account.Client{Address: "127.0.0.1"})
+		require.NoError(w.t, err)
+		w.users[who] = in.User.ID
+		if role == auth.Admin {
+			id, w.tokens[who] = in.Organization.ID, in.AccessToken.Reveal()
+			continue
+		}
+		ctx := auth.With(w.t.Context(), auth.Principal{Kind: auth.System})
+		_, err = orgs.AddMember(ctx, id, in.User.ID, role)
+		require.NoError(w.t, err)
+		w.tokens[who] = in.AccessToken.Reveal()
+	}
+	return id
+}
+
+// logBuffer keeps what was logged.
+type logBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// orgOf is the organization of a person of the world.
+func (w *world) orgOf(who string) uuid.UUID {
+	if strings.HasSuffix(who, "-b") {
+		return w.orgB
+	}
+	return w.orgA
 }
 
 // call is one request of a test.
@@ -141,7 +201,12 @@ func (w *world) do(c call) answer {
 	if c.body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	if c.as != "" {
+	if token, ok := w.tokens[c.as]; ok {
+		r.Header.Set("Authorization", "Bearer "+token)
+		if !strings.HasPrefix(c.as, "admin") { // others have organizations of their own too
+			r.Header.Set("X-Organization-Id", w.orgOf(c.as).String())
+		}
+	} else if c.as != "" {
 		r.Header.Set("Authorization", "Bearer "+c.as)
 	}
 	for name, value := range c.header {

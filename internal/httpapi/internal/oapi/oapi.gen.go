@@ -587,8 +587,8 @@ type CaptureRule struct {
 
 // Credentials defines model for Credentials.
 type Credentials struct {
-	Email    string  `json:"email"`
-	Password *string `json:"password,omitempty"`
+	Email    string `json:"email"`
+	Password string `json:"password"`
 }
 
 // Duration A number with a unit: `ms`, `s`, `m`, `h`.
@@ -839,7 +839,7 @@ type OrganizationList struct {
 
 // OrganizationUpdate defines model for OrganizationUpdate.
 type OrganizationUpdate struct {
-	Name *string `json:"name,omitempty"`
+	Name string `json:"name"`
 }
 
 // Phases Milliseconds that the phases of steps took on average; a phase that never happened is absent.
@@ -886,7 +886,7 @@ type ProjectUpdate struct {
 
 // RefreshRequest defines model for RefreshRequest.
 type RefreshRequest struct {
-	RefreshToken *string `json:"refreshToken,omitempty"`
+	RefreshToken string `json:"refreshToken"`
 }
 
 // Regions Where the test runs; `[default]` without it.
@@ -897,9 +897,12 @@ type Registration struct {
 	Email string `json:"email"`
 	Name  string `json:"name"`
 
-	// OrganizationName Without it, the organization is named after you.
+	// OrganizationName Without it, it is called My organization.
 	OrganizationName *string `json:"organizationName,omitempty"`
-	Password         *string `json:"password,omitempty"`
+	Password         string  `json:"password"`
+
+	// SetupToken Needed for the first account of an installation; it stands in the log of the server.
+	SetupToken *string `json:"setupToken,omitempty"`
 }
 
 // RerunOnWorkerLoss Whether the test may be sent again when the worker that had it is lost; without it, only when every step is GET, HEAD or OPTIONS.
@@ -5118,10 +5121,18 @@ type LogoutResponseObject interface {
 	VisitLogoutResponse(w http.ResponseWriter) error
 }
 
+type Logout204ResponseHeaders struct {
+	XEventPosition *int64
+}
+
 type Logout204Response struct {
+	Headers Logout204ResponseHeaders
 }
 
 func (response Logout204Response) VisitLogoutResponse(w http.ResponseWriter) error {
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
 	w.WriteHeader(204)
 	return nil
 }
