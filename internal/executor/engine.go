@@ -40,6 +40,9 @@ type Engine struct {
 // a worker for 200 × testspec.SelectorTime.
 const judgeTime = 5 * time.Second
 
+// smallBody is too little for judgeTime to matter: no timer is set for it.
+const smallBody = 64 << 10
+
 // New returns an Engine. Close it to drop its idle connections.
 func New(cfg Config) *Engine {
 	if cfg.UserAgent == "" {
@@ -200,14 +203,33 @@ func (r *runner) step(ctx context.Context, i int) (StepFinished, []testspec.Verd
 	if err != nil {
 		return fail(err)
 	}
-	judging, stop := context.WithTimeout(ctx, judgeTime)
-	defer stop()
+	judging := ctx
+	if len(answer.body) > smallBody || costly(step) {
+		var stop context.CancelFunc
+		judging, stop = context.WithTimeout(ctx, judgeTime)
+		defer stop()
+	}
 	subject := &testspec.Subject{
 		Status: answer.status, Header: answer.header, Body: answer.body, ResponseTime: answer.timings.Total,
 	}
 	verdicts := r.judge(judging, subject, assertions, &out)
 	r.capture(judging, subject, step.Captures, &out)
 	return out, verdicts
+}
+
+// costly says whether a step asks for something that may take long even in a small body.
+func costly(s testspec.Step) bool {
+	for _, a := range s.Assertions {
+		if testspec.Costly(a.Source, a.Property) {
+			return true
+		}
+	}
+	for _, c := range s.Captures {
+		if testspec.Costly(c.Source, c.Property) {
+			return true
+		}
+	}
+	return false
 }
 
 // judge evaluates every assertion, also after a false one.

@@ -28,6 +28,9 @@ type compiledPath struct {
 // maxFilterCost bounds nodes^loops: what one evaluation of a filter, which cannot be interrupted, may look at.
 const maxFilterCost = 20_000_000
 
+// smallDocument is so few values that no path without nested loops takes long: no timer is set for it.
+const smallDocument = 1000
+
 // pathCache keeps compiled paths; they are the same in every run of a test. 4 096 of them take a few MB.
 var pathCache = mustCache[string, *compiledPath](4096)
 
@@ -128,6 +131,15 @@ func filterLoops(path string) int {
 	return loops
 }
 
+// Costly says whether reading property from source may take long even in a small body.
+func Costly(source, property string) bool {
+	if source != "jsonpath" {
+		return false
+	}
+	p, err := compilePath(property)
+	return err == nil && p.loops > 1
+}
+
 // walk is one run of a path.
 type walk struct {
 	ctx     context.Context //nolint:containedctx // lives as long as one call of run
@@ -145,8 +157,11 @@ func (p *compiledPath) run(ctx context.Context, doc any, nodes int) ([]any, erro
 	if cost > maxFilterCost && p.loops > 1 {
 		return nil, errSelector{"the path's filter is too costly for a body of this size"}
 	}
-	ctx, stop := context.WithTimeout(ctx, SelectorTime)
-	defer stop()
+	if nodes > smallDocument || p.loops > 1 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, SelectorTime)
+		defer stop()
+	}
 	w := &walk{ctx: ctx, root: doc}
 	current := []any{doc}
 	for _, seg := range p.query.Segments() {

@@ -78,9 +78,6 @@ func readDocument(body []byte) (doc any, nodes int, why string) {
 	if nodes > MaxResponseNodes {
 		return nil, 0, fmt.Sprintf("the body holds more than %d JSON values", MaxResponseNodes)
 	}
-	if !json.Valid(body) {
-		return nil, 0, "the body is not JSON"
-	}
 	doc, err := decodeJSON(body)
 	if err != nil {
 		return nil, 0, "the body is not JSON"

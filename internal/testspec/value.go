@@ -3,6 +3,7 @@ package testspec
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -62,15 +63,44 @@ func (x value) number() (string, bool) {
 	return "", false
 }
 
-// decodeJSON reads one JSON value, numbers exact. The depth of raw was checked before.
+// decodeJSON reads exactly one JSON value, numbers exact. The depth of raw was checked before.
 func decodeJSON(raw []byte) (any, error) {
+	if v, ok := decodeScalar(raw); ok {
+		return v, nil
+	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
 	var v any
 	if err := dec.Decode(&v); err != nil {
 		return nil, fmt.Errorf("decode JSON: %w", err)
 	}
+	if rest := raw[dec.InputOffset():]; len(bytes.TrimLeft(rest, " \t\r\n")) > 0 {
+		return nil, errors.New("decode JSON: something follows the value")
+	}
 	return v, nil
+}
+
+// decodeScalar reads what most expected values are without the cost of a decoder: a number, a literal, plain text.
+func decodeScalar(raw []byte) (any, bool) {
+	switch s := string(raw); {
+	case s == "null":
+		return nil, true
+	case s == "true", s == "false":
+		return s == "true", true
+	case len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"':
+		inner := s[1 : len(s)-1]
+		for i := range len(inner) {
+			if c := inner[i]; c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+				return nil, false
+			}
+		}
+		return inner, true
+	case len(s) <= MaxNumberLength:
+		if _, ok := parseDecimal(s); ok {
+			return json.Number(s), true
+		}
+	}
+	return nil, false
 }
 
 // deepEqual compares two JSON values: numbers by their value, texts by their characters, objects without order.
