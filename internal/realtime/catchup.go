@@ -24,8 +24,12 @@ func (c *socket) startCatchUp() {
 // catchUp sends what lies between c.at and the present, page by page and no faster than the client reads, and then joins
 // the live stream under the same lock under which batches are routed, so that nothing is lost or doubled between the two.
 func (c *socket) catchUp(ctx context.Context) {
+	s := c.srv
 	for {
-		s := c.srv
+		if !c.waitDrained(s.cfg.Limits.WriteTimeout) {
+			c.close(CloseResume, "slow", "frames were left unread")
+			return
+		}
 		s.mu.Lock()
 		if c.state != stateCatching {
 			s.mu.Unlock()
@@ -51,10 +55,6 @@ func (c *socket) catchUp(ctx context.Context) {
 			if !c.readPage(ctx, after, upTo) {
 				return
 			}
-		}
-		if !c.waitDrained(s.cfg.Limits.WriteTimeout) {
-			c.close(CloseResume, "slow", "frames were left unread")
-			return
 		}
 	}
 }
@@ -156,9 +156,14 @@ func (c *socket) sendPage(events []*item, upTo int64, last bool) (joined bool) {
 		}
 	}
 	c.at = max(c.at, upTo)
-	if len(wanted) > 0 && !c.deliver(s.pieces(c.principal.OrgID, c.told, upTo, wanted)) {
-		c.fallBehind() // a page is larger than the queue: told says how far it got
-		return true
+	if len(wanted) > 0 {
+		frames := s.pieces(c.principal.OrgID, c.told, c.at, wanted)
+		if !c.deliver(frames) { // a page larger than the queue: the rest comes when this is read
+			c.at = c.told
+			return c.state != stateCatching
+		}
+		// Who still has much to read would be too slow for what is live at once.
+		last = last && len(frames) <= 1+s.cfg.Limits.QueueFrames/4
 	}
 	if last {
 		s.join(c)

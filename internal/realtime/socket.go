@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -67,7 +68,7 @@ func (o *outbox) put(size, maxFrames, maxBytes int) (accepted, closed bool) {
 	if o.closed {
 		return false, true
 	}
-	if o.frames >= maxFrames || (o.frames > 0 && o.bytes+size > maxBytes) {
+	if o.frames >= maxFrames || (o.frames > 0 && size > maxBytes-o.bytes) {
 		return false, false
 	}
 	if o.frames == 0 {
@@ -76,6 +77,12 @@ func (o *outbox) put(size, maxFrames, maxBytes int) (accepted, closed bool) {
 	o.frames++
 	o.bytes += size
 	return true, false
+}
+
+func (o *outbox) empty() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.frames == 0
 }
 
 func (o *outbox) sent(size int) {
@@ -129,12 +136,16 @@ func (c *socket) send(frame []byte) {
 	}
 }
 
-// deliver queues frames of events and moves told; false = the client is too slow, and told says how far it got.
-// Server.mu is held.
+// deliver queues frames of events and moves told; false = the client is too slow, and told says how far it got. A client
+// that has read everything gets them all, however large: only who leaves something unread can be slow. Server.mu is held.
 func (c *socket) deliver(frames []piece) bool {
 	l := c.srv.cfg.Limits
+	maxBytes := l.QueueBytes
+	if c.out.empty() {
+		maxBytes = math.MaxInt
+	}
 	for _, p := range frames {
-		accepted, closed := c.out.put(len(p.frame), l.QueueFrames, l.QueueBytes)
+		accepted, closed := c.out.put(len(p.frame), l.QueueFrames, maxBytes)
 		if closed {
 			return true
 		}
