@@ -70,7 +70,7 @@ type Limits struct {
 	LiveFrameEvents   int           `env:"TESTFLOW_LIMIT_LIVE_FRAME_EVENTS" default:"500" doc:"Events in one frame to a client."`
 	LiveQueueFrames   int           `env:"TESTFLOW_LIMIT_LIVE_QUEUE_FRAMES" default:"128" doc:"Frames that wait for a slow client before it is told of a gap."`
 	LiveQueueBytes    Size          `env:"TESTFLOW_LIMIT_LIVE_QUEUE_BYTES" default:"1MiB" doc:"Bytes that wait for a slow client before it is told of a gap."`
-	LiveCoalesce      time.Duration `env:"TESTFLOW_LIMIT_LIVE_COALESCE" default:"15ms" doc:"How long events that follow another are collected into one frame."`
+	LiveCoalesce      time.Duration `env:"TESTFLOW_LIMIT_LIVE_COALESCE" default:"10ms" doc:"How long events that follow another are collected into one frame."`
 	LiveRecentEvents  int           `env:"TESTFLOW_LIMIT_LIVE_RECENT_EVENTS" default:"4096" doc:"Events that a node keeps in memory for clients that resume."`
 	LiveAuthTime      time.Duration `env:"TESTFLOW_LIMIT_LIVE_AUTH_TIME" default:"5s" doc:"How long a live connection may take to sign in."`
 	LiveRecheck       time.Duration `env:"TESTFLOW_LIMIT_LIVE_RECHECK" default:"4s" doc:"How often it is checked that a live connection's sign-in still holds."`

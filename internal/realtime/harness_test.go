@@ -122,12 +122,7 @@ func newWorld(tb testing.TB, changes ...change) *world {
 	}
 	w.store = eventstore.New(eventstore.Config{DB: w.db.DB, Types: eventTypes(), Now: time.Now, NewID: newID})
 	require.NoError(tb, w.store.Sync(tb.Context()))
-	listen := func(ctx context.Context, channel string, ready func(), notify func(string)) error {
-		return postgres.Listen(ctx, postgres.ListenConfig{
-			Conn: w.db.ConnConfig(), Channel: channel, OnUp: func(context.Context) { ready() }, OnNotify: notify,
-		})
-	}
-	w.feed = eventstore.NewFeed(eventstore.FeedConfig{Store: w.store, DB: w.db.DB, Listen: listen})
+	w.feed = eventstore.NewFeed(eventstore.FeedConfig{Store: w.store, DB: w.db.DB})
 	pulse := eventstore.NewPulse(eventstore.PulseConfig{DB: w.db.DB})
 
 	cfg := realtime.Config{

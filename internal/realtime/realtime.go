@@ -100,7 +100,7 @@ type Limits struct {
 func Defaults() Limits {
 	return Limits{
 		Sockets: 5000, SocketsPerUser: 20, Topics: 100, FirstFrame: 1 << 10, Frame: 16 << 10, FrameRate: 20, FrameEvents: 500,
-		QueueFrames: 128, QueueBytes: 1 << 20, Coalesce: 15 * time.Millisecond, RecentEvents: 4096, AuthTime: 5 * time.Second,
+		QueueFrames: 128, QueueBytes: 1 << 20, Coalesce: 10 * time.Millisecond, RecentEvents: 4096, AuthTime: 5 * time.Second,
 		Recheck: 4 * time.Second, WriteTimeout: 10 * time.Second, CatchUpReaders: 4, Page: 500, Idle: time.Second,
 		ExpiryWarning: 30 * time.Second, UnverifiedGrace: time.Minute,
 	}
