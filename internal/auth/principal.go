@@ -37,7 +37,7 @@ type Principal struct {
 	Request string // request id; may be empty
 }
 
-// ActorKind, ActorID, RemoteAddress, UserAgent and RequestID make a Principal the actor of an event.
+// ActorKind and the four methods below make a Principal the actor of an event.
 func (p Principal) ActorKind() string { return string(p.Kind) }
 
 // ActorID is the id of the person or key, uuid.Nil for the system.

@@ -151,7 +151,7 @@ func readFiles(values map[string]string, faults *Faults) map[string]bool {
 			faults.add(from, "is set together with %s; set one of them", v.Name)
 			continue
 		}
-		content, err := os.ReadFile(path) //nolint:gosec // the operator names the file, that is what the variable is for
+		content, err := os.ReadFile(path)
 		if err != nil {
 			faults.add(from, "cannot be read: %v", err)
 			continue
@@ -393,6 +393,7 @@ func wanted(t reflect.Type) string {
 		return "a whole number"
 	case reflect.Bool:
 		return "true or false"
+	default:
+		return "of another form (" + t.String() + ")"
 	}
-	return "of another form (" + t.String() + ")"
 }
