@@ -118,18 +118,20 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, dirError(dir, err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		held, _ := os.ReadFile(name) //nolint:errcheck // only to name the holder
-		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &InUseError{Dir: dir, PID: strings.TrimSpace(string(held))}
+			held, _ := os.ReadFile(name) // only to name the holder
+			err = &InUseError{Dir: dir, PID: strings.TrimSpace(string(held))}
+		} else {
+			err = fmt.Errorf("lock %s: %w", dir, err)
 		}
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+		return nil, errors.Join(err, f.Close())
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-		if err != nil {
-			return nil, errors.Join(dirError(dir, err), f.Close())
-		}
+	}
+	if err != nil {
+		return nil, errors.Join(dirError(dir, err), f.Close())
 	}
 	return f, nil
 }

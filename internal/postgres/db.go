@@ -32,7 +32,7 @@ type Config struct {
 	SystemMaxConns int32         // of the System pool; 0 = MaxConns
 	AppName        string        // application_name, for pg_stat_activity; "" = "testflow"
 	StatementLimit time.Duration // statement_timeout of the API pool; 0 = 30 s, negative = none. System has none
-	Logger         *slog.Logger  // nil = slog.Default is not used: nothing is logged
+	Logger         *slog.Logger  // nil = nothing is logged
 	// Configure, when set, is called with each pool's configuration before it is opened (tracing).
 	Configure func(*pgxpool.Config)
 }
@@ -47,6 +47,7 @@ type DB struct {
 	prefix     string
 	apiRole    string // quoted
 	systemRole string // quoted
+	log        *slog.Logger
 }
 
 // rolePrefix is what a role prefix may be: it is written into SQL as an identifier and must leave room for "_system".
@@ -66,6 +67,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		prefix:     prefix,
 		apiRole:    pgx.Identifier{prefix + "_api"}.Sanitize(),
 		systemRole: pgx.Identifier{prefix + "_system"}.Sanitize(),
+	}
+	if db.log = cfg.Logger; db.log == nil {
+		db.log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.MaxConns <= 0 {
 		cfg.MaxConns = defaultMaxConns

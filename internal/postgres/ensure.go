@@ -136,7 +136,7 @@ func (e *ensurer) fromApt(ctx context.Context) (err error) {
 
 // quietly runs a command and returns the end of what it said with its failure.
 func quietly(ctx context.Context, name string, args ...string) error {
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // our own arguments
+	cmd := exec.CommandContext(ctx, name, args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", name, err, lastLines(string(out), 2))
 	}
@@ -223,12 +223,12 @@ func unpackFile(name string, r io.Reader, perm fs.FileMode) (err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // the server's account must pass through
 		return err
 	}
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm) //nolint:gosec // IsLocal, in untar
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	_, err = io.Copy(f, r) //nolint:gosec // unpackedLimit bounds it
+	_, err = io.Copy(f, r)
 	return err
 }
 

@@ -33,7 +33,7 @@ func onlyOnPath(t *testing.T, programs ...string) string {
 // reachableDir is a temporary directory that the server's account may enter, which t.TempDir is not.
 func reachableDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tfpg")
+	dir, err := os.MkdirTemp("", "tfpg") //nolint:usetesting // see above
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })

@@ -71,6 +71,21 @@ func notify(t *testing.T, db *pgtest.DB, payload string) {
 	require.NoError(t, err)
 }
 
+func TestDBListen_saysReadyFirst(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, got, done := make(chan struct{}, 1), make(chan string, 1), make(chan error, 1)
+	go func() {
+		done <- db.Listen(ctx, "testflow_position", func() { ready <- struct{}{} }, func(p string) { got <- p })
+	}()
+	await(t, ready)
+	notify(t, db, "7")
+	assert.Equal(t, "7", await(t, got))
+	cancel()
+	assert.ErrorIs(t, await(t, done), context.Canceled)
+}
+
 func TestListen_hearsWhatIsSentOnceUp(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -117,43 +132,4 @@ func TestListen_killed_comesBack(t *testing.T) {
 	await(t, up)
 	notify(t, db, "heard")
 	assert.Equal(t, "heard", await(t, got))
-}
-
-func TestLead_oneAtATime_theNextFollows(t *testing.T) {
-	t.Parallel()
-	db := pgtest.New(t)
-	type term struct {
-		node int
-		pid  uint32
-	}
-	terms := make(chan term, 10)
-	for node := range 3 {
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() {
-			done <- postgres.Lead(ctx, postgres.LeadConfig{Conn: db.ConnConfig(), Key: 7, Retry: 20 * time.Millisecond}, func(ctx context.Context, conn *pgx.Conn) error {
-				terms <- term{node, conn.PgConn().PID()}
-				for {
-					if _, err := conn.Exec(ctx, "SELECT pg_sleep(0.01)"); err != nil {
-						return err
-					}
-				}
-			})
-		}()
-		t.Cleanup(func() {
-			cancel()
-			assert.ErrorIs(t, await(t, done), context.Canceled)
-		})
-	}
-	admin := pgtest.Admin(t)
-	for range 3 {
-		leader := await(t, terms)
-		assert.Empty(t, terms, "another leads beside it")
-		var holders int
-		require.NoError(t, admin.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-			WHERE locktype = 'advisory' AND granted AND objid = 7 AND datname = $1`, db.ConnConfig().Database).Scan(&holders))
-		assert.Equal(t, 1, holders)
-		_, err := admin.Exec(t.Context(), `SELECT pg_terminate_backend($1)`, int(leader.pid))
-		require.NoError(t, err)
-	}
 }

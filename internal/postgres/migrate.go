@@ -178,7 +178,7 @@ func goUp(ctx context.Context, dsn, prefix string, files fs.FS, folder string, l
 		log.InfoContext(ctx, "migration applied", slog.String("database", cc.Database), slog.String("file", r.Source.Path), slog.Duration("took", r.Duration))
 	}
 	// The doors' readiness reads the version as either role.
-	grant := fmt.Sprintf("GRANT SELECT ON goose_db_version TO %s, %s", quote(prefix+"_api"), quote(prefix+"_system"))
+	grant := "GRANT SELECT ON goose_db_version TO " + quote(prefix+"_api") + ", " + quote(prefix+"_system") //nolint:gosec // quoted
 	if _, err := db.ExecContext(ctx, grant); err != nil {
 		return fmt.Errorf("migrate %q: %w", cc.Database, err)
 	}

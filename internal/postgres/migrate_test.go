@@ -269,8 +269,11 @@ func TestWithDatabase(t *testing.T) {
 
 func TestPrefixOf(t *testing.T) {
 	for _, c := range []struct{ url, prefix, want string }{
-		{"postgres://u@h/testflow", "", "testflow"}, {"postgres://u@h/testflow", "acme", "acme"},
-		{"postgres://u@h/My-DB", "", ""}, {"postgres://u@h/a", "x y", ""}, {"postgres://u@h/a", strings.Repeat("a", 60), ""},
+		{"postgres://u@h/testflow", "", "testflow"},
+		{"postgres://u@h/testflow", "acme", "acme"},
+		{"postgres://u@h/My-DB", "", ""},
+		{"postgres://u@h/a", "x y", ""},
+		{"postgres://u@h/a", strings.Repeat("a", 60), ""},
 	} {
 		got, err := postgres.PrefixOf(c.url, c.prefix)
 		assert.Equal(t, c.want, got)

@@ -197,14 +197,3 @@ func missingGrants(ctx context.Context, conn *pgx.Conn, prefix string, ours bool
 	}
 	return todo, nil
 }
-
-// GrantDatabase gives an installation's roles what they need of the database at dsn itself, which CREATE DATABASE …
-// TEMPLATE does not copy.
-func GrantDatabase(ctx context.Context, dsn, prefix string) error {
-	conn, err := connect(ctx, dsn)
-	if err != nil {
-		return err
-	}
-	defer closeConn(ctx, conn)
-	return prepareRoles(ctx, conn, prefix, false)
-}

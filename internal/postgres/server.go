@@ -281,7 +281,7 @@ func (s *Server) ensureCluster(ctx context.Context) (string, error) {
 		auth = "password" // thousands of short connections: no key derivation for each
 	}
 	args = append(args, "-A", auth)
-	cmd := exec.CommandContext(ctx, filepath.Join(s.BinDir, "initdb"), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(s.BinDir, "initdb"), args...) //nolint:gosec // our own arguments
 	cmd.Dir, cmd.Env = s.cfg.DataDir, serverEnv()
 	cmd.SysProcAttr = s.acct.procAttr()
 	if out, err := cmd.CombinedOutput(); err != nil {

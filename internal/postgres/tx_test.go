@@ -45,11 +45,13 @@ func add(ctx context.Context, db *pgtest.DB, org uuid.UUID, name string) error {
 	})
 }
 
-func count(t *testing.T, q interface {
+type asker interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}) (n int) {
+}
+
+func count(ctx context.Context, t *testing.T, q asker) (n int) {
 	t.Helper()
-	require.NoError(t, q.QueryRow(t.Context(), `SELECT count(*) FROM things`).Scan(&n))
+	require.NoError(t, q.QueryRow(ctx, `SELECT count(*) FROM things`).Scan(&n))
 	return n
 }
 
@@ -85,8 +87,8 @@ func TestInOrg_seesAndWritesOnlyItsOwn(t *testing.T) {
 	})
 	assert.Equal(t, "42501", postgres.SQLState(err))
 
-	assert.Zero(t, count(t, db.API), "without a tenant there is no row")
-	assert.Equal(t, 2, count(t, db.System))
+	assert.Zero(t, count(t.Context(), t, db.API), "without a tenant there is no row")
+	assert.Equal(t, 2, count(t.Context(), t, db.System))
 }
 
 func TestAfterCommit_runsOnlyThen(t *testing.T) {
@@ -119,32 +121,32 @@ func TestInSystem_joinsInOrgAndGivesTheRoleBack(t *testing.T) {
 	a, b := uuid.New(), uuid.New()
 	require.NoError(t, add(t.Context(), db, b, "of b"))
 	require.NoError(t, db.InOrg(t.Context(), a, func(ctx context.Context, tx postgres.OrgTx) error {
-		assert.Zero(t, count(t, tx))
+		assert.Zero(t, count(ctx, t, tx))
 		require.NoError(t, db.InSystem(ctx, func(ctx context.Context, sys pgx.Tx) error {
-			assert.Equal(t, 1, count(t, sys))
+			assert.Equal(t, 1, count(ctx, t, sys))
 			require.ErrorIs(t, db.InOrg(ctx, b, func(context.Context, postgres.OrgTx) error { return nil }), postgres.ErrOtherOrg)
-			return db.InOrg(ctx, a, func(_ context.Context, tx postgres.OrgTx) error {
-				assert.Zero(t, count(t, tx))
+			return db.InOrg(ctx, a, func(ctx context.Context, tx postgres.OrgTx) error {
+				assert.Zero(t, count(ctx, t, tx))
 				return nil
 			})
 		}))
-		assert.Zero(t, count(t, tx), "the role is the api's again")
+		assert.Zero(t, count(ctx, t, tx), "the role is the api's again")
 		return add(ctx, db, a, "of a")
 	}))
 	require.NoError(t, db.InSystem(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
-		assert.Equal(t, 2, count(t, tx))
-		require.NoError(t, db.InOrg(ctx, a, func(_ context.Context, tx postgres.OrgTx) error {
-			assert.Equal(t, 1, count(t, tx))
+		assert.Equal(t, 2, count(ctx, t, tx))
+		require.NoError(t, db.InOrg(ctx, a, func(ctx context.Context, tx postgres.OrgTx) error {
+			assert.Equal(t, 1, count(ctx, t, tx))
 			return nil
 		}))
-		require.NoError(t, db.InOrg(ctx, b, func(_ context.Context, tx postgres.OrgTx) error {
-			assert.Equal(t, 1, count(t, tx))
+		require.NoError(t, db.InOrg(ctx, b, func(ctx context.Context, tx postgres.OrgTx) error {
+			assert.Equal(t, 1, count(ctx, t, tx))
 			return nil
 		}))
-		assert.Equal(t, 2, count(t, tx), "the role is the system's again")
+		assert.Equal(t, 2, count(ctx, t, tx), "the role is the system's again")
 		return nil
 	}))
-	assert.Zero(t, count(t, db.API), "nothing of it stays on a connection")
+	assert.Zero(t, count(t.Context(), t, db.API), "nothing of it stays on a connection")
 }
 
 func TestJoined_errorRollsAllBack(t *testing.T) {
@@ -158,5 +160,5 @@ func TestJoined_errorRollsAllBack(t *testing.T) {
 		return nil // swallows it
 	})
 	require.ErrorIs(t, err, boom)
-	assert.Zero(t, count(t, db.System))
+	assert.Zero(t, count(t.Context(), t, db.System))
 }

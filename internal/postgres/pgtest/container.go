@@ -54,7 +54,7 @@ func startContainer(ctx context.Context) (_ *server, err error) {
 	}
 	if err != nil {
 		if c != nil {
-			_ = stop(ctx) //nolint:errcheck // the start's error says more
+			_ = stop(ctx) // the start's error says more
 		}
 		return nil, fmt.Errorf("container of %s: %w", image, err)
 	}

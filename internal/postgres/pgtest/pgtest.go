@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/testflow/testflow/internal/postgres"
 )
@@ -61,12 +62,21 @@ func Unopened(tb testing.TB) *DB {
 		tb.Fatalf("pgtest: %v", err)
 	}
 	name := "t_" + strings.ToLower(rand.Text()[:16])
-	return &DB{
-		URL:          srv.clone(ctx, tb, tmpl, name),
-		AnalyticsURL: srv.clone(ctx, tb, tmpl+"_analytics", name+"_analytics"),
-		RolePrefix:   RolePrefix,
+	db := &DB{RolePrefix: RolePrefix}
+	var g errgroup.Group // each takes a while, mostly in the server's checkpointer
+	g.Go(func() (err error) { db.URL, err = srv.clone(ctx, tmpl, name); return err })
+	g.Go(func() (err error) {
+		db.AnalyticsURL, err = srv.clone(ctx, tmpl+"_analytics", name+"_analytics", "REVOKE ALL ON DATABASE %s FROM PUBLIC")
+		return err
+	})
+	tb.Cleanup(func() { srv.cleanup(tb, drop(name), drop(name+"_analytics")) })
+	if err := g.Wait(); err != nil {
+		tb.Fatalf("pgtest: %v", err)
 	}
+	return db
 }
+
+func drop(database string) string { return "DROP DATABASE IF EXISTS " + database + " WITH (FORCE)" }
 
 // Empty returns the address of a database of the test's own without anything in it, and a role prefix of its own whose
 // roles are dropped with it: for tests of migrations. The analytics database beside it is dropped too.
@@ -80,10 +90,16 @@ func Empty(tb testing.TB) (url, prefix string) {
 	}
 	name := "e_" + strings.ToLower(rand.Text()[:16])
 	tb.Cleanup(func() {
-		srv.cleanup(tb, "DROP DATABASE IF EXISTS "+name+"_analytics WITH (FORCE)",
+		srv.cleanup(tb, drop(name), drop(name+"_analytics"),
 			"DROP ROLE IF EXISTS "+name+"_owner", "DROP ROLE IF EXISTS "+name+"_api", "DROP ROLE IF EXISTS "+name+"_system")
 	})
-	return srv.clone(ctx, tb, "template1", name), name
+	if _, err := srv.pool.Exec(ctx, "CREATE DATABASE "+name); err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	if url, err = postgres.WithDatabase(srv.url, name); err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	return url, name
 }
 
 // Admin returns a connection to the server's postgres database as a superuser, closed when the test ends.
@@ -134,28 +150,18 @@ var (
 	errShared    error
 )
 
-// clone makes a database from a template and drops it when the test ends.
-func (s *server) clone(ctx context.Context, tb testing.TB, template, name string) string {
-	tb.Helper()
-	conn, err := s.admin(ctx)
-	if err != nil {
-		tb.Fatalf("pgtest: %v", err)
-	}
-	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s", name, template)); err != nil {
-		tb.Fatalf("pgtest: clone %s: %v", template, err)
-	}
-	tb.Cleanup(func() { s.cleanup(tb, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
-	url, err := postgres.WithDatabase(s.url, name)
-	if err != nil {
-		tb.Fatalf("pgtest: %v", err)
-	}
-	if template != "template1" {
-		if err := postgres.GrantDatabase(ctx, url, RolePrefix); err != nil {
-			tb.Fatalf("pgtest: %v", err)
+// clone makes a database from a template, with the privileges of the database itself, which templates don't hand on.
+func (s *server) clone(ctx context.Context, template, name string, more ...string) (string, error) {
+	for _, statement := range append([]string{
+		"CREATE DATABASE %s TEMPLATE " + template,
+		"GRANT CREATE, TEMPORARY ON DATABASE %s TO " + RolePrefix + "_owner",
+		"GRANT CONNECT ON DATABASE %s TO " + RolePrefix + "_api, " + RolePrefix + "_system",
+	}, more...) {
+		if _, err := s.pool.Exec(ctx, fmt.Sprintf(statement, name)); err != nil {
+			return "", fmt.Errorf("clone %s: %w", template, err)
 		}
 	}
-	return url
+	return postgres.WithDatabase(s.url, name)
 }
 
 // cleanup runs statements after a test, when its own context is over.
@@ -163,14 +169,8 @@ func (s *server) cleanup(tb testing.TB, statements ...string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	conn, err := s.admin(ctx)
-	if err != nil {
-		tb.Errorf("pgtest: clean up: %v", err)
-		return
-	}
-	defer conn.Close(ctx)
 	for _, statement := range statements {
-		if _, err := conn.Exec(ctx, statement); err != nil {
+		if _, err := s.pool.Exec(ctx, statement); err != nil {
 			tb.Errorf("pgtest: clean up: %s: %v", statement, err)
 		}
 	}

@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/migrations"
@@ -24,6 +26,7 @@ const templateLock = 0x7466_7465_6d70 // "tftemp"
 type server struct {
 	url  string // of the postgres database, as a superuser
 	what string // one line for people
+	pool *pgxpool.Pool
 	stop func(ctx context.Context) error
 
 	mu       sync.Mutex
@@ -33,6 +36,22 @@ type server struct {
 
 // find returns a server by TESTFLOW_TEST_PG: url, container, local, or auto, which is the first of them that there is.
 func find(ctx context.Context) (*server, error) {
+	s, err := choose(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := pgxpool.ParseConfig(s.url)
+	if err != nil {
+		return nil, errors.Join(err, s.stop(ctx))
+	}
+	cfg.MaxConns, cfg.MaxConnIdleTime = 4, 5*time.Second
+	if s.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		return nil, errors.Join(err, s.stop(ctx))
+	}
+	return s, nil
+}
+
+func choose(ctx context.Context) (*server, error) {
 	mode, url := os.Getenv("TESTFLOW_TEST_PG"), os.Getenv("TESTFLOW_TEST_DATABASE_URL")
 	switch mode {
 	case "", "auto":
@@ -115,6 +134,7 @@ func startSlot(ctx context.Context, dir, binDir string) (*server, error) {
 	var used *postgres.InUseError
 	if err != nil && !errors.As(err, &used) {
 		// A killed machine leaves a cluster that nothing was synced of; there is nothing in it to save.
+		//nolint:gosec // a directory of the cache that we made
 		if errWipe := os.RemoveAll(filepath.Join(dir, "postgres")); errWipe != nil {
 			return nil, errors.Join(err, errWipe)
 		}
