@@ -115,7 +115,73 @@ func listenOnce(ctx context.Context, cfg ListenConfig) (up bool, err error) {
 	}
 }
 
-// ConnConfig returns the settings of a connection outside the pools that acts as the system role, for Listen and the like.
+// LeadConfig says what to be the only one for.
+type LeadConfig struct {
+	Conn  *pgx.ConnConfig // as from DB.ConnConfig; not changed
+	Key   int64           // of the advisory lock, in that database
+	Retry time.Duration   // how often one who does not lead asks; 0 = 1 s
+	// Logger says who leads when that changes.
+	Logger *slog.Logger
+}
+
+// Lead runs fn while this process, alone among all that use the key, holds an advisory lock, and returns when ctx ends,
+// with ctx's error. conn holds the lock: when it breaks the lock is free, so fn must do what only a leader may do over
+// conn itself, and return when conn fails or ctx ends. After fn returns, Lead gives the lock up and stands again.
+func Lead(ctx context.Context, cfg LeadConfig, fn func(ctx context.Context, conn *pgx.Conn) error) error {
+	if cfg.Retry <= 0 {
+		cfg.Retry = time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	log := cfg.Logger.With(slog.Int64("lock", cfg.Key))
+	pause := backoff{}
+	for {
+		led, err := leadOnce(ctx, cfg, log, fn)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if led {
+			pause = backoff{}
+		}
+		if err != nil {
+			log.WarnContext(ctx, "not leading any more", slog.Any("err", err))
+		}
+		if err := pause.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func leadOnce(ctx context.Context, cfg LeadConfig, log *slog.Logger, fn func(ctx context.Context, conn *pgx.Conn) error) (led bool, err error) {
+	conn, err := connectOwn(ctx, cfg.Conn, defaultPingTimeout)
+	if err != nil {
+		return false, err
+	}
+	defer abandon(ctx, conn)
+	tick := time.NewTicker(cfg.Retry)
+	defer tick.Stop()
+	for {
+		var got bool
+		ask, cancel := context.WithTimeout(ctx, defaultPingTimeout)
+		err := conn.QueryRow(ask, `SELECT pg_try_advisory_lock($1)`, cfg.Key).Scan(&got)
+		cancel()
+		if err != nil {
+			return false, fmt.Errorf("ask for the lock: %w", err)
+		}
+		if got {
+			log.InfoContext(ctx, "leading")
+			return true, fn(ctx, conn)
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// ConnConfig returns the settings of a connection outside the pools that acts as the system role, for Listen and Lead.
 func (d *DB) ConnConfig() *pgx.ConnConfig { return d.System.Config().ConnConfig.Copy() }
 
 // connectOwn opens a connection outside the pools.

@@ -133,3 +133,42 @@ func TestListen_killed_comesBack(t *testing.T) {
 	notify(t, db, "heard")
 	assert.Equal(t, "heard", await(t, got))
 }
+
+func TestLead_oneAtATime_theNextFollows(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	type term struct {
+		node int
+		pid  uint32
+	}
+	terms := make(chan term, 10)
+	for node := range 3 {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- postgres.Lead(ctx, postgres.LeadConfig{Conn: db.ConnConfig(), Key: 7, Retry: 20 * time.Millisecond}, func(ctx context.Context, conn *pgx.Conn) error {
+				terms <- term{node, conn.PgConn().PID()}
+				for {
+					if _, err := conn.Exec(ctx, "SELECT pg_sleep(0.01)"); err != nil {
+						return err
+					}
+				}
+			})
+		}()
+		t.Cleanup(func() {
+			cancel()
+			assert.ErrorIs(t, await(t, done), context.Canceled)
+		})
+	}
+	admin := pgtest.Admin(t)
+	for range 3 {
+		leader := await(t, terms)
+		assert.Empty(t, terms, "another leads beside it")
+		var holders int
+		require.NoError(t, admin.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+			WHERE locktype = 'advisory' AND granted AND objid = 7 AND datname = $1`, db.ConnConfig().Database).Scan(&holders))
+		assert.Equal(t, 1, holders)
+		_, err := admin.Exec(t.Context(), `SELECT pg_terminate_backend($1)`, int(leader.pid))
+		require.NoError(t, err)
+	}
+}
