@@ -4,6 +4,7 @@
 package account
 
 import (
+	"errors"
 	"fmt"
 	"net/mail"
 	"slices"
@@ -22,13 +23,12 @@ import (
 
 // Limits of what people may call themselves and use as a password, in characters where nothing else is said.
 const (
-	minPassword      = 10
-	maxPassword      = 128
-	maxPasswordBytes = 4 * maxPassword
-	minDistinct      = 5 // different characters in a password
-	maxName          = 100
-	maxEmail         = 254 // bytes, RFC 5321
-	maxEmailLocal    = 64  // bytes, RFC 5321
+	minPassword   = 10
+	maxPassword   = 128
+	minDistinct   = 5 // different characters in a password
+	maxName       = 100
+	maxEmail      = 254 // bytes, RFC 5321
+	maxEmailLocal = 64  // bytes, RFC 5321
 )
 
 // Account is a person, as they are shown to themselves.
@@ -67,12 +67,18 @@ func (r Registration) normalized() (Registration, []fault.Field) {
 	return Registration{Email: email, Name: name, Password: r.Password}, faults
 }
 
+// domains reads a domain as a browser does and holds it to what DNS can hold.
+var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true), idna.VerifyDNSLength(true))
+
 // NormalizeEmail returns the form in which an address is stored and compared: without white space around it, in lower
 // case and NFC, its domain in ASCII. It returns an error for what is no plain address.
 func NormalizeEmail(address string) (string, error) {
+	if !utf8.ValidString(address) { // lowering would mend it
+		return "", errors.New("not an address")
+	}
 	address = strings.ToLower(norm.NFC.String(strings.TrimSpace(address)))
-	if len(address) > maxEmail || !utf8.ValidString(address) || strings.ContainsFunc(address, unicode.IsControl) {
-		return "", fmt.Errorf("not an address")
+	if len(address) > maxEmail || strings.ContainsFunc(address, unicode.IsControl) {
+		return "", errors.New("not an address")
 	}
 	parsed, err := mail.ParseAddress(address)
 	if err != nil {
@@ -80,19 +86,19 @@ func NormalizeEmail(address string) (string, error) {
 	}
 	local, domain, ok := strings.Cut(parsed.Address, "@")
 	if !ok || parsed.Address != address || len(local) > maxEmailLocal { // a display name, quotes or a second @
-		return "", fmt.Errorf("not a plain address")
+		return "", errors.New("not a plain address")
 	}
-	domain, err = idna.Lookup.ToASCII(domain)
+	domain, err = domains.ToASCII(domain)
 	if err != nil {
 		return "", fmt.Errorf("domain of an address: %w", err)
 	}
 	labels := strings.Split(domain, ".")
 	if len(labels) < 2 || slices.Contains(labels, "") {
-		return "", fmt.Errorf("domain of an address: it needs at least two labels")
+		return "", errors.New("domain of an address: it needs at least two labels")
 	}
 	normalized := local + "@" + domain
 	if len(normalized) > maxEmail {
-		return "", fmt.Errorf("not an address")
+		return "", errors.New("not an address")
 	}
 	return normalized, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/testflow/testflow/internal/account"
@@ -177,8 +178,8 @@ func TestSignIn_wrongIsTheSameForKnownAndUnknown(t *testing.T) {
 		slices.Sort(times[i])
 		require.GreaterOrEqual(t, times[i][0], 250*time.Millisecond, "no answer before the floor")
 	}
-	known, unknown := times[0][3], times[1][3]
-	require.Less(t, (known - unknown).Abs(), 40*time.Millisecond, "medians: known %s, unknown %s", known, unknown)
+	known, unknown := times[0][0], times[1][0] // the quickest: the others tell of this machine
+	require.Less(t, (known - unknown).Abs(), 40*time.Millisecond, "known %s, unknown %s", known, unknown)
 
 	failures := 0
 	for _, e := range h.events(t, ada.Organization.ID) {
@@ -225,7 +226,7 @@ func TestRefresh_twoTabsAtOnce(t *testing.T) {
 		wg.Go(func() {
 			var err error
 			results[i], err = h.Refresh(t.Context(), ada.RefreshToken, browser)
-			require.NoError(t, err)
+			assert.NoError(t, err)
 		})
 	}
 	wg.Wait()
@@ -288,7 +289,7 @@ func TestRefresh_manyThievesEndItOnce(t *testing.T) {
 	for range 6 {
 		wg.Go(func() {
 			_, err := h.Refresh(t.Context(), ada.RefreshToken, account.Client{Address: "203.0.113.1"})
-			require.Equal(t, fault.Unauthenticated, fault.KindOf(err))
+			assert.Equal(t, fault.Unauthenticated, fault.KindOf(err))
 		})
 	}
 	wg.Wait()

@@ -154,7 +154,7 @@ func TestSecret_showsItselfToNobody(t *testing.T) {
 		out.Write(text)
 	}
 	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
-		slog.New(h).Info("x", "secret", s, "inside", inside, "ref", &s)
+		slog.New(h).Info("x", slog.Any("secret", s), slog.Any("inside", inside), slog.Any("ref", &s))
 	}
 	fmt.Fprintln(&out, fmt.Errorf("wrap: %v", s), fmt.Sprint(s))
 	require.NotContains(t, out.String(), canary)
