@@ -322,3 +322,9 @@ type bareContext struct{ context.Context }
 
 // Value returns nothing.
 func (bareContext) Value(any) any { return nil }
+
+// Waiting returns how many calls wait for their turn, for metrics.
+func (s *Sink) Waiting() int {
+	n, _, _ := s.pending()
+	return n
+}
