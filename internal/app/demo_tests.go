@@ -1,11 +1,29 @@
 package app
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
 
-// demoTests are the tests that the demo project starts with, one for each kind of result. The first is the one that
-// runs every few seconds. They are what POST /api/tests takes, less the project and the environment.
-var demoTests = []json.RawMessage{
-	json.RawMessage(`{
+	"github.com/google/uuid"
+)
+
+// demoTickName is the name of the first of the demo's tests, which runs every few seconds.
+const demoTickName = "List pets"
+
+// demoTests returns the tests that the demo project starts with as POST /api/tests takes them.
+func demoTests(projectID, environmentID uuid.UUID) []json.RawMessage {
+	home := fmt.Sprintf(`{"projectId": %q, "environmentId": %q,`, projectID, environmentID)
+	bodies := make([]json.RawMessage, 0, len(demoBodies))
+	for _, b := range demoBodies {
+		bodies = append(bodies, json.RawMessage(home+strings.TrimPrefix(b, "{")))
+	}
+	return bodies
+}
+
+// demoBodies are the demo's tests less project and environment, one for each kind of result.
+var demoBodies = []string{
+	`{
   "name": "List pets",
   "tags": ["smoke", "fast"],
   "steps": [{
@@ -18,8 +36,8 @@ var demoTests = []json.RawMessage{
       {"source": "responseTime", "operator": "lessThan", "expected": 500, "severity": "soft"}
     ]
   }]
-}`),
-	json.RawMessage(`{
+}`,
+	`{
   "name": "Sign in and read the profile",
   "tags": ["smoke"],
   "variables": {"user": "ada"},
@@ -36,8 +54,8 @@ var demoTests = []json.RawMessage{
       {"source": "jsonpath", "property": "$.user", "operator": "equals", "expected": "{{user}}"}
     ]
   }]
-}`),
-	json.RawMessage(`{
+}`,
+	`{
   "name": "Slow endpoint",
   "tags": ["slow"],
   "steps": [{
@@ -48,8 +66,8 @@ var demoTests = []json.RawMessage{
       {"source": "responseTime", "operator": "lessThan", "expected": 3000}
     ]
   }]
-}`),
-	json.RawMessage(`{
+}`,
+	`{
   "name": "Flaky endpoint (every third call fails)",
   "tags": ["flaky"],
   "steps": [{
@@ -60,8 +78,8 @@ var demoTests = []json.RawMessage{
       {"source": "jsonpath", "property": "$.status", "operator": "equals", "expected": "up"}
     ]
   }]
-}`),
-	json.RawMessage(`{
+}`,
+	`{
   "name": "Broken endpoint (always fails)",
   "tags": ["broken"],
   "steps": [{
@@ -72,8 +90,8 @@ var demoTests = []json.RawMessage{
       {"source": "body", "operator": "contains", "expected": "fine"}
     ]
   }]
-}`),
-	json.RawMessage(`{
+}`,
+	`{
   "name": "Old address redirects to the new one",
   "tags": ["smoke"],
   "steps": [{
@@ -81,8 +99,8 @@ var demoTests = []json.RawMessage{
     "request": {"method": "GET", "url": "{{base}}/old-pets", "query": {"kind": "cat"}, "followRedirects": true},
     "assertions": [{"source": "status", "operator": "equals", "expected": 200}]
   }]
-}`),
-	json.RawMessage(`{
+}`,
+	`{
   "name": "Unknown host (cannot be reached)",
   "tags": ["broken"],
   "steps": [{
@@ -90,5 +108,5 @@ var demoTests = []json.RawMessage{
     "request": {"method": "GET", "url": "http://nobody.invalid/"},
     "assertions": [{"source": "status", "operator": "equals", "expected": 200}]
   }]
-}`),
+}`,
 }

@@ -1,0 +1,190 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/testflow/testflow/internal/account"
+	"github.com/testflow/testflow/internal/auth"
+	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/httpapi"
+	"github.com/testflow/testflow/internal/postgres"
+	"github.com/testflow/testflow/internal/realtime"
+)
+
+// buildDoors makes the live stream and the API.
+func (p *platform) buildDoors(ctx context.Context) error {
+	liveKey, err := p.derived("live cursors")
+	if err != nil {
+		return err
+	}
+	listKey, err := p.derived("list cursors")
+	if err != nil {
+		return err
+	}
+	epoch, err := p.epoch(ctx)
+	if err != nil {
+		return err
+	}
+	p.idempotency = eventstore.NewIdempotency(eventstore.IdempotencyConfig{DB: p.db.main, Now: time.Now, Seal: p.sealForOrg, Open: p.openForOrg})
+	cursors := realtime.NewCursors(liveKey, epoch)
+	if p.live, err = realtime.New(p.liveConfig(cursors)); err != nil {
+		return err
+	}
+	c, l := p.cfg.Server, p.cfg.Limits
+	p.door, err = httpapi.New(httpapi.Deps{
+		Orgs: p.orgs, Projects: p.projects,
+		UnitOfWork: unitOfWork{p.idempotency},
+		Positions:  positions{p},
+
+		Live:     p.live,
+		Checks:   p.checks(),
+		Registry: p.registry,
+		Now:      time.Now, NewID: newID, Logger: p.log, Version: version(),
+		CursorKey: listKey, TrustedProxies: c.TrustedProxies, AllowedOrigins: c.AllowedOrigins, MetricsToken: c.MetricsToken,
+		Limits: httpapi.Limits{
+			RequestBody: int64(l.RequestBody), RequestTimeout: l.RequestTimeout, PageSize: l.PageSize, PositionWait: l.MinPosition, Wait: l.Wait,
+		},
+	})
+	return err
+}
+
+func (p *platform) liveConfig(cursors *realtime.Cursors) realtime.Config {
+	l := p.cfg.Limits
+	limits := realtime.Defaults()
+	limits.Sockets, limits.SocketsPerUser, limits.Topics = l.LiveSockets, l.LiveSocketsUser, l.LiveTopics
+	limits.Frame, limits.FrameRate, limits.FrameEvents = int64(l.LiveFrame), l.LiveFrameRate, l.LiveFrameEvents
+	limits.QueueFrames, limits.QueueBytes = l.LiveQueueFrames, int(l.LiveQueueBytes)
+	limits.Coalesce, limits.RecentEvents, limits.AuthTime = l.LiveCoalesce, l.LiveRecentEvents, l.LiveAuthTime
+	limits.Recheck, limits.WriteTimeout = l.LiveRecheck, l.LiveWriteTimeout
+	return realtime.Config{
+		Feed: p.feed,
+		Authenticate: func(ctx context.Context, token string, org *uuid.UUID) (auth.Principal, time.Time, error) {
+			who, err := p.orgs.Authenticate(ctx, token, org)
+			if err != nil {
+				return auth.Principal{}, time.Time{}, err
+			}
+			claims, err := p.accounts.Tokens.Verify(token)
+			return who, claims.ExpiresAt, err
+		},
+		Recheck:     p.orgs.Check,
+		TopicExists: p.topicExists,
+		ReadOrg:     p.readOrg,
+		Visibility: func(name string) eventstore.Visibility {
+			t, ok := p.store.TypeOf(name)
+			if !ok {
+				return eventstore.VisibleNever
+			}
+			return t.Visibility
+		},
+		Metrics: p.systemMetrics,
+		Cursors: cursors,
+		Origins: append([]string(nil), p.cfg.Server.AllowedOrigins...),
+		Limits:  limits,
+		Now:     time.Now,
+		Logger:  p.log,
+	}
+}
+
+// topicExists says whether the organization has what a topic names. Each slice hides what is another's.
+func (p *platform) topicExists(ctx context.Context, org uuid.UUID, kind string, id uuid.UUID) (bool, error) {
+	var err error
+	ctx = auth.With(ctx, auth.Principal{Kind: auth.System, OrgID: org})
+	switch kind {
+	case "project":
+		_, err = p.projects.Get(ctx, org, id)
+	case "test":
+		_, err = p.tests.Get(ctx, org, id)
+	case "run":
+		_, err = p.runs.Get(ctx, org, id)
+	default:
+		return false, nil
+	}
+	if fault.KindOf(err) == fault.NotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (p *platform) readOrg(ctx context.Context, org uuid.UUID, after, upTo int64, limit int) (events []eventstore.Event, err error) {
+	err = p.db.main.InOrg(ctx, org, func(ctx context.Context, tx postgres.OrgTx) error {
+		events, _, err = p.store.ReadOrg(ctx, tx, org, eventstore.OrgQuery{After: after, Before: upTo + 1, Limit: limit})
+		return err
+	})
+	return events, err
+}
+
+// systemMetrics is what the topic `system` shows once a second.
+func (p *platform) systemMetrics() any {
+	live := p.live.Stats()
+	return map[string]any{
+		"position":      p.feed.Position(),
+		"uptimeMs":      time.Since(p.started).Milliseconds(),
+		"live":          live,
+		"databaseConns": map[string]int32{"api": p.db.main.API.Stat().AcquiredConns(), "system": p.db.main.System.Stat().AcquiredConns()},
+	}
+}
+
+// checks are what /readyz and /health look at.
+func (p *platform) checks() []httpapi.Check {
+	return []httpapi.Check{
+		{Name: "database", Critical: true, Run: p.db.main.Ping},
+		{Name: "analytics", Critical: false, Run: p.db.analytics.Ping},
+		{Name: "log", Critical: true, Run: func(ctx context.Context) error {
+			_, err := p.store.ReadAll(ctx, p.feed.Position(), 1)
+			return err
+		}},
+	}
+}
+
+// sealForOrg and openForOrg keep answers that hold a secret.
+func (p *platform) sealForOrg(ctx context.Context, orgID uuid.UUID, plain []byte) ([]byte, error) {
+	key, err := p.orgKeys.Key(ctx, orgID)
+	if err != nil {
+		return nil, err
+	}
+	return key.Seal(plain, "idempotent answer", orgID.String()), nil
+}
+
+func (p *platform) openForOrg(ctx context.Context, orgID uuid.UUID, sealed []byte) ([]byte, error) {
+	key, err := p.orgKeys.Key(ctx, orgID)
+	if err != nil {
+		return nil, err
+	}
+	return key.Open(sealed, "idempotent answer", orgID.String())
+}
+
+// openPerson shows the audit log what was sealed for a person; ok is false once the person has been erased.
+func (p *platform) openPerson(ctx context.Context, _ pgx.Tx, person uuid.UUID, sealed string) (plain string, ok bool, err error) {
+	plain, err = p.persons.Open(ctx, person, sealed)
+	if errors.Is(err, account.ErrErased) {
+		return "", false, nil
+	}
+	return plain, err == nil, err
+}
+
+// unitOfWork is eventstore's Idempotency in the words of the door.
+type unitOfWork struct{ *eventstore.Idempotency }
+
+func (u unitOfWork) Do(ctx context.Context, k httpapi.Key, fn func(context.Context) (httpapi.Answer, error)) (httpapi.Answer, bool, error) {
+	a, replayed, err := u.Idempotency.Do(ctx, eventstore.Key(k), func(ctx context.Context) (eventstore.Answer, error) {
+		a, err := fn(ctx)
+		return eventstore.Answer(a), err
+	})
+	return httpapi.Answer(a), replayed, err
+}
+
+// positions says when a write can be read: inline read models at once, analytics when its projections are there.
+type positions struct{ *platform }
+
+func (p positions) Wait(ctx context.Context, view httpapi.View, position int64) error {
+	if view == httpapi.ViewAnalytics {
+		return p.analytics.Wait(ctx, position)
+	}
+	return p.feed.Wait(ctx, position)
+}

@@ -1,0 +1,176 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"github.com/alecthomas/kong"
+	"github.com/lmittmann/tint"
+
+	"github.com/testflow/testflow/internal/config"
+	"github.com/testflow/testflow/internal/postgres"
+)
+
+// Exit codes of the command line; docs and scripts rely on them.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // what was asked about doesn't hold: a violated invariant, a failed test
+	exitUsage       = 2 // bad arguments or settings
+	exitCannotRun   = 3 // it could not be done: no database, a taken port
+	exitInterrupted = 130
+)
+
+// terminal is what a command talks to.
+type terminal struct {
+	out, err io.Writer
+	environ  []string
+	color    bool
+}
+
+// grammar is the command line. Commands that talk to a server through its API are cli's.
+type grammar struct {
+	Up      upCommand      `cmd:"" help:"Start everything in one process, with a Postgres of its own when DATABASE_URL is unset."`
+	Serve   serveCommand   `cmd:"" help:"Start the API, the live stream, the pulse and the projections against DATABASE_URL."`
+	Worker  workerCommand  `cmd:"" help:"Execute the runs of one region."`
+	Migrate migrateCommand `cmd:"" help:"Bring the database to this version's schema, or show where it stands."`
+
+	Projections projectionsCommand `cmd:"" help:"List the projections, or rebuild one beside the live one."`
+	Doctor      doctorCommand      `cmd:"" help:"Check the database: every invariant that must hold, with the places where it doesn't."`
+	Config      configCommand      `cmd:"" help:"Print every setting: its name, what it does, its default and its value."`
+	Version     versionCommand     `cmd:"" help:"Print the version."`
+}
+
+// command is what each of them does. The error goes to standard error as one line, with the exit code of exitCode.
+type command interface {
+	Run(ctx context.Context, t terminal) error
+}
+
+// Main runs the command line and returns the exit code. ctx ends with the first interrupt.
+func Main(ctx context.Context, args []string, stdout, stderr *os.File) int {
+	t := terminal{out: stdout, err: stderr, environ: os.Environ(), color: isTerminal(stderr) && os.Getenv("NO_COLOR") == ""}
+	var g grammar
+	exit := -1
+	parser, err := kong.New(&g,
+		kong.Name("testflow"),
+		kong.Description("Runs API tests, shows live what happens, and can prove it afterwards."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exit = code }),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(t),
+	)
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "testflow:", err)
+		return exitUsage
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	kctx, err := parser.Parse(args)
+	if exit >= 0 { // --help has printed itself
+		return exit
+	}
+	if err != nil {
+		_, _ = fmt.Fprintf(stderr, "testflow: %v\nSee: testflow --help\n", err)
+		return exitUsage
+	}
+	if err := kctx.Run(); err != nil {
+		return t.fail(ctx, err)
+	}
+	return exitOK
+}
+
+// exitError carries an exit code with its message; an empty message prints nothing more.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+func (e *exitError) Unwrap() error { return e.err }
+
+// fail prints the error for the person who reads it and returns the exit code.
+func (t terminal) fail(ctx context.Context, err error) int {
+	var (
+		ee     *exitError
+		faults *config.Faults
+		admin  *postgres.AdminSQLError
+	)
+	code := exitCannotRun
+	switch {
+	case errors.As(err, &ee):
+		code = ee.code
+	case errors.As(err, &faults):
+		code = exitUsage
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted
+	}
+	if msg := err.Error(); msg != "" {
+		_, _ = fmt.Fprintln(t.err, "testflow:", msg)
+	}
+	if errors.As(err, &admin) {
+		_, _ = fmt.Fprintf(t.err, "Have an administrator of that server run this, then try again:\n\n%s\n", admin.Script())
+	}
+	return code
+}
+
+// logger writes to standard error: coloured lines on a terminal, JSON elsewhere, unless LOG_FORMAT says otherwise.
+func (t terminal) logger(c config.Log) *slog.Logger {
+	text := c.Format == "text" || (c.Format != "json" && t.color)
+	if text {
+		return slog.New(tint.NewHandler(t.err, &tint.Options{Level: c.Level, TimeFormat: "15:04:05.000", NoColor: !t.color}))
+	}
+	return slog.New(slog.NewJSONHandler(t.err, &slog.HandlerOptions{Level: c.Level}))
+}
+
+func (t terminal) printf(format string, args ...any) { _, _ = fmt.Fprintf(t.out, format, args...) }
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+type versionCommand struct{}
+
+func (versionCommand) Run(t terminal) error {
+	t.printf("testflow %s\n", version())
+	return nil
+}
+
+// version is the module's version or the commit that the binary was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return "0.1.0-dev+" + s.Value[:12]
+		}
+	}
+	return "0.1.0-dev"
+}
+
+type configCommand struct{}
+
+func (configCommand) Run(t terminal) error {
+	c, err := config.Load(config.Print, t.environ)
+	if err != nil {
+		return err
+	}
+	return config.WriteReference(t.out, c)
+}

@@ -1,0 +1,261 @@
+package app
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/testflow/testflow/internal/account"
+	"github.com/testflow/testflow/internal/analytics"
+	"github.com/testflow/testflow/internal/apitest"
+	"github.com/testflow/testflow/internal/audit"
+	"github.com/testflow/testflow/internal/auth"
+	"github.com/testflow/testflow/internal/config"
+	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/httpapi"
+	"github.com/testflow/testflow/internal/netguard"
+	"github.com/testflow/testflow/internal/org"
+	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/projection"
+	"github.com/testflow/testflow/internal/realtime"
+	"github.com/testflow/testflow/internal/run"
+	"github.com/testflow/testflow/internal/vault"
+)
+
+// platform is every room of one process, wired. What a command doesn't need is nil.
+type platform struct {
+	cfg      *config.Config
+	command  config.Command
+	log      *slog.Logger
+	db       *databases
+	registry *prometheus.Registry
+	started  time.Time
+
+	store       *eventstore.Store
+	feed        *eventstore.Feed
+	projections *projection.Runner
+	ends        *run.Ends
+	idempotency *eventstore.Idempotency
+	guard       *netguard.Guard
+
+	accounts  *account.Service
+	persons   *account.Persons
+	orgKeys   *org.Keys
+	orgs      *org.Service
+	projects  *project.Service
+	tests     *apitest.Service
+	runs      *run.Service
+	plans     *run.Plans
+	analytics *analytics.Service
+	audit     *audit.Service
+
+	live *realtime.Server
+	door *httpapi.Server
+}
+
+// newPlatform builds the rooms that the command needs and registers the log's event types. It starts nothing.
+func newPlatform(ctx context.Context, c *config.Config, command config.Command, dbs *databases, log *slog.Logger) (*platform, error) {
+	p := &platform{cfg: c, command: command, log: log, db: dbs, registry: prometheus.NewRegistry(), started: time.Now()}
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	steps := []func(context.Context) error{p.buildGuard, p.buildLog, p.buildSlices}
+	if command != config.Work {
+		steps = append(steps, p.buildProjections, p.buildDoors)
+	}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// eventTypes are the types of every slice, in one list.
+func eventTypes() []eventstore.Type {
+	var all []eventstore.Type
+	for _, types := range [][]eventstore.Type{account.Types(), org.Types(), project.Types(), apitest.Types(), run.Types()} {
+		all = append(all, types...)
+	}
+	return all
+}
+
+// inlineModels are the read models that are written in the append's own transaction.
+func inlineModels() []eventstore.ReadModel {
+	return []eventstore.ReadModel{org.ReadModel(), project.ReadModel(), apitest.ReadModel(), run.ReadModel()}
+}
+
+// buildLog makes the store and the feed. A worker has no master key and appends nothing of people.
+func (p *platform) buildLog(ctx context.Context) error {
+	cfg := eventstore.Config{DB: p.db.main, Types: eventTypes(), Inline: inlineModels(), Now: time.Now, NewID: newID, Logger: p.room("eventstore")}
+	if p.command != config.Work {
+		master, err := vault.NewMaster(p.cfg.Secrets.MasterKey)
+		if err != nil {
+			return fmt.Errorf("TESTFLOW_MASTER_KEY: %w", err)
+		}
+		if p.persons, err = account.NewPersons(p.db.main, master, time.Now); err != nil {
+			return err
+		}
+		if p.orgKeys, err = org.NewKeys(p.db.main, master, time.Now); err != nil {
+			return err
+		}
+		cfg.Seal = p.persons.Seal
+	}
+	p.store = eventstore.New(cfg)
+	if err := p.store.Sync(ctx); err != nil {
+		return err
+	}
+	if _, err := p.store.EnsurePartitions(ctx); err != nil {
+		return err
+	}
+	if err := p.ensureBodies(ctx); err != nil {
+		return err
+	}
+	p.feed = eventstore.NewFeed(eventstore.FeedConfig{Store: p.store, DB: p.db.main, Logger: p.room("feed")})
+	return nil
+}
+
+// buildSlices makes the use cases.
+func (p *platform) buildSlices(context.Context) (err error) {
+	if p.plans, err = run.NewPlans(p.db.main, p.store); err != nil {
+		return err
+	}
+	if p.command == config.Work {
+		return nil
+	}
+	if err := p.buildPeople(); err != nil {
+		return err
+	}
+	p.projects = &project.Service{DB: p.db.main, Store: p.store, NewID: newID, Log: p.room("project")}
+	p.tests = &apitest.Service{DB: p.db.main, Store: p.store, NewID: newID, CheckURL: p.guard.CheckURL, Log: p.room("apitest")}
+	jobs, err := run.NewInsertClient(p.db.main, p.room("queue"))
+	if err != nil {
+		return err
+	}
+	p.ends, _ = run.NewEnds(p.feed)
+	p.runs = &run.Service{DB: p.db.main, Store: p.store, Jobs: jobs, Plans: p.plans, Ends: p.ends, NewID: newID, Log: p.room("run")}
+	p.analytics = &analytics.Service{DB: p.db.analytics, Now: time.Now, Follow: p.follow}
+	p.audit = &audit.Service{DB: p.db.main, Store: p.store, Open: p.openPerson}
+	return nil
+}
+
+func (p *platform) buildPeople() error {
+	tokens, err := auth.NewTokens(p.cfg.Secrets.JWT, time.Now, newID)
+	if err != nil {
+		return fmt.Errorf("JWT_SECRET: %w", err)
+	}
+	refresh, err := auth.NewRefreshTokens(p.cfg.Secrets.Refresh)
+	if err != nil {
+		return fmt.Errorf("JWT_REFRESH_SECRET: %w", err)
+	}
+	passwords, err := auth.NewPasswords(runtime.NumCPU())
+	if err != nil {
+		return err
+	}
+	p.accounts = &account.Service{
+		DB: p.db.main, Store: p.store, Persons: p.persons, Passwords: passwords, Tokens: tokens, Refresh: refresh,
+		NewID: newID, Log: p.room("account"),
+	}
+	policy := org.ByInvitation
+	if p.cfg.OpenRegistration(p.command) {
+		policy = org.Open
+	}
+	p.orgs = &org.Service{DB: p.db.main, Store: p.store, Accounts: p.accounts, Policy: policy, NewID: newID, Log: p.room("org")}
+	return nil
+}
+
+// buildGuard makes the one dialler; what the operator allowed is opened in it.
+func (p *platform) buildGuard(context.Context) error {
+	rules, err := netguard.ParseAllow(strings.Join(p.cfg.Server.EgressAllow, ","))
+	if err != nil {
+		return fmt.Errorf("TESTFLOW_EGRESS_ALLOW: %w", err)
+	}
+	p.guard = netguard.New(netguard.Policy{Allow: rules}, time.Now)
+	return nil
+}
+
+// follow waits for projections; they are built after the slices that read them.
+func (p *platform) follow(ctx context.Context, position int64, names ...string) error {
+	return p.projections.Wait(ctx, position, names...)
+}
+
+// ensureBodies makes the daily tables of stored responses that are missing.
+func (p *platform) ensureBodies(ctx context.Context) error {
+	return p.db.main.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := run.EnsureBodyPartitions(ctx, tx)
+		return err
+	})
+}
+
+func (p *platform) buildProjections(ctx context.Context) error {
+	p.projections = projection.NewRunner(projection.Config{
+		Store: p.store, DB: p.db.analytics, Projections: analytics.Projections(), Now: time.Now,
+		Logger: p.room("projection"), Metrics: p.registry,
+	})
+	return p.projections.Setup(ctx)
+}
+
+// derived returns a key of 32 bytes for one use, from the secret that all nodes share.
+func (p *platform) derived(use string) ([]byte, error) {
+	key, err := hkdf.Key(sha256.New, []byte(p.cfg.Secrets.Refresh), nil, "testflow "+use, 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive the key of %s: %w", use, err)
+	}
+	return key, nil
+}
+
+// epoch tells one history of the database from another: a restored backup or a failover begins a new one, in which old
+// cursors must not be believed.
+func (p *platform) epoch(ctx context.Context) (epoch uint64, err error) {
+	err = p.db.main.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		var system, timeline int64
+		if err := tx.QueryRow(ctx, `SELECT (SELECT system_identifier FROM pg_control_system()), (SELECT timeline_id FROM pg_control_checkpoint())`).Scan(&system, &timeline); err != nil {
+			return fmt.Errorf("read the identity of the database: %w", err)
+		}
+		epoch = uint64(system) + uint64(timeline)*0x9e3779b97f4a7c15 //nolint:gosec // an identity, not a number
+		return nil
+	})
+	return epoch, err
+}
+
+func (p *platform) room(name string) *slog.Logger { return p.log.With(slog.String("room", name)) }
+
+// newID returns a UUIDv7.
+func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
+
+// startDoors starts what `serve` is: pulse, feed, projections, live stream, housekeeping and the API.
+func (p *platform) startDoors(ctx context.Context, proc *process, l net.Listener) {
+	p.guard.ShutListener(l.Addr())
+	pulse := eventstore.NewPulse(eventstore.PulseConfig{DB: p.db.main, Logger: p.room("pulse")})
+	proc.start(ctx, part{name: "pulse", run: pulse.Run})
+	proc.start(ctx, part{name: "feed", run: p.feed.Run})
+	cancel := p.feed.Subscribe(func(eventstore.Batch) { p.projections.Look() })
+	proc.start(ctx, part{name: "projections", run: p.projections.Run, stop: func(context.Context) error { cancel(); return nil }})
+	proc.start(ctx, part{name: "housekeeping", run: p.keepHouse})
+	proc.start(ctx, part{name: "live", run: p.live.Run})
+	proc.start(ctx, serveHTTP(l, p.door.Serve, func(ctx context.Context) error {
+		p.door.Drain()
+		p.delay(ctx, p.cfg.Server.DrainDelay)
+		p.live.Drain(ctx)
+		return p.door.Shutdown(ctx)
+	}))
+}
+
+// delay waits, or until ctx ends.
+func (p *platform) delay(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,137 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/riverqueue/river"
+
+	"github.com/testflow/testflow/internal/config"
+	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/executor"
+	"github.com/testflow/testflow/internal/run"
+)
+
+// startWorker starts what executes the runs of the region: the sink, the queue's client, the heartbeat. A process of its
+// own follows the log as well, for requests to cancel.
+func (p *platform) startWorker(ctx context.Context, proc *process) error {
+	c := p.cfg.Worker
+	id, err := workerID(c.Name)
+	if err != nil {
+		return err
+	}
+	sink := eventstore.NewSink(eventstore.SinkConfig{
+		Store: p.store, DB: p.db.main, OnBatch: run.StoreBodies, Now: time.Now, Logger: p.room("sink"),
+		MaxDelay: p.cfg.Limits.SinkDelay, MaxRuns: p.cfg.Limits.SinkRuns, MaxBytes: int(p.cfg.Limits.SinkBytes),
+	})
+	engine := executor.New(executor.Config{
+		Guard: p.guard, Now: time.Now, UserAgent: "TestFlow/" + version(),
+		MaxResponseBytes: int64(p.cfg.Limits.ResponseBody), MaxStoredBody: int(p.cfg.Limits.ResponseKept),
+	})
+	worker := run.NewWorker(run.WorkerConfig{
+		DB: p.db.main, Store: p.store, Sink: sink, Plans: p.plans, Engine: engine, ID: id, Regions: []string{c.Region},
+		Now: time.Now, NewID: newID, Log: p.room("worker"),
+	})
+	workers := river.NewWorkers()
+	if err := run.AddWorker(workers, worker); err != nil {
+		return err
+	}
+	client, err := run.NewWorkingClient(p.db.main, workers, run.ClientConfig{
+		ID: id, Regions: map[string]int{c.Region: c.Concurrency}, Leads: p.command != config.Work,
+		StopTimeout: p.cfg.Server.ShutdownTimeout, Log: p.room("queue"),
+	})
+	if err != nil {
+		return err
+	}
+	if err := worker.Begin(ctx); err != nil {
+		return err
+	}
+	if p.command == config.Work {
+		proc.start(ctx, part{name: "feed", run: p.feed.Run})
+	}
+	cancel := p.feed.Subscribe(worker.Hear)
+	// Stopped last to first: the queue hands back what it hasn't begun and waits for the rest, the sink writes what is left,
+	// then the worker signs off.
+	proc.start(ctx, part{name: "heartbeat", run: worker.Beat})
+	proc.start(ctx, part{name: "sink", run: untilDone, stop: func(ctx context.Context) error {
+		cancel()
+		engine.Close()
+		return sink.Close(ctx)
+	}})
+	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("start the queue: %w", err)
+	}
+	proc.start(ctx, part{name: "queue", run: untilClosed(client.Stopped()), stop: client.Stop})
+	return nil
+}
+
+// untilClosed is the run of a part that lives elsewhere and tells by a channel when it is over.
+func untilClosed(stopped <-chan struct{}) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-stopped:
+			<-ctx.Done() // it was asked to
+		case <-ctx.Done():
+		}
+		return nil
+	}
+}
+
+// workerID names this start of this process: the machine, so that people know where to look, and a part that no other
+// start has, so that a lost worker is not mistaken for the one that came after it.
+func workerID(name string) (string, error) {
+	if name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return "", errors.Join(errors.New("this machine has no name; set TESTFLOW_WORKER_NAME"), err)
+		}
+		name = host
+	}
+	id := newID()
+	return fmt.Sprintf("%s-%d-%s", name, os.Getpid(), id.String()[24:]), nil
+}
+
+// keepHouse does what must be done now and then, until ctx ends: partitions ahead, old answers and sessions away.
+func (p *platform) keepHouse(ctx context.Context) error {
+	reaper := &run.Reaper{DB: p.db.main, Store: p.store, Now: time.Now, Log: p.room("reaper")}
+	reaped := make(chan error, 1)
+	go func() { reaped <- reaper.Run(ctx) }()
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return <-reaped
+		case err := <-reaped:
+			return err
+		case <-tick.C:
+			for _, chore := range p.chores() {
+				if err := chore.do(ctx); err != nil && ctx.Err() == nil {
+					p.log.Warn("a chore failed; it is tried again in an hour", slog.String("chore", chore.name), slog.Any("err", err))
+				}
+			}
+		}
+	}
+}
+
+type chore struct {
+	name string
+	do   func(ctx context.Context) error
+}
+
+// chores may be done by any number of processes at once.
+func (p *platform) chores() []chore {
+	return []chore{
+		{"partitions of the log", func(ctx context.Context) error { _, err := p.store.EnsurePartitions(ctx); return err }},
+		{"partitions of bodies", p.ensureBodies},
+		{"old answers to idempotent commands", func(ctx context.Context) error {
+			_, err := p.idempotency.Prune(ctx)
+			return err
+		}},
+		{"ended sessions", func(ctx context.Context) error { _, err := p.accounts.Purge(ctx); return err }},
+	}
+}
