@@ -153,6 +153,10 @@ func TestPasswords(t *testing.T) {
 	ok, _, err = p.Verify(t.Context(), "anything", "")
 	require.NoError(t, err)
 	require.False(t, ok, "an unknown account has no right password")
+	p.dummy = hash
+	ok, _, err = p.Verify(t.Context(), "correct horse battery staple", "")
+	require.NoError(t, err)
+	require.False(t, ok, "not even the dummy's own")
 	const weaker = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$"
 	_, _, err = p.Verify(t.Context(), "x", weaker+"broken!")
 	require.Error(t, err)
