@@ -62,18 +62,26 @@ func (s *Server) checkInput(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 			return err
 		}
-		if faults = append(faults, bodyFaults...); len(faults) > 0 && !judgedElsewhere(r.op) {
-			return invalid(sortFields(faults))
-		}
 		r.body = body
-		return next(c)
+		if r.op.id == "validateTest" && len(faults) == 0 {
+			r.bodyFaults = bodyFaults
+			return next(c)
+		}
+		if faults = append(faults, bodyFaults...); len(faults) == 0 {
+			return next(c)
+		}
+		if r.op.definition && r.op.id != "updateTest" { // a patch is no whole definition
+			more, err := s.definitionFaults(c.Request().Context(), body)
+			if err != nil && fault.KindOf(err) != fault.Malformed {
+				return err
+			}
+			faults = append(faults, more...)
+		}
+		return invalid(sortFields(faults))
 	}
 }
 
-// judgedElsewhere reports whether the handler itself answers with the faults of the body, together with those that only
-// testspec finds. What the body must be as a whole was checked all the same.
-func judgedElsewhere(op *operation) bool { return op.id == "validateTest" }
-
+// sortFields orders faults, keeps the first at each place, and cuts the list.
 func sortFields(fields []fault.Field) []fault.Field {
 	slices.SortStableFunc(fields, func(a, b fault.Field) int {
 		if c := strings.Compare(a.Parameter, b.Parameter); c != 0 {
@@ -81,7 +89,7 @@ func sortFields(fields []fault.Field) []fault.Field {
 		}
 		return strings.Compare(a.Pointer, b.Pointer)
 	})
-	fields = slices.Compact(fields)
+	fields = slices.CompactFunc(fields, func(a, b fault.Field) bool { return a.Parameter == b.Parameter && a.Pointer == b.Pointer })
 	return fields[:min(len(fields), maxFaults)]
 }
 
@@ -190,6 +198,12 @@ func (s *Server) checkBody(c echo.Context, op *operation) ([]byte, []fault.Field
 			faults = append(faults, fault.Field{Detail: "must be left out; this address takes no body"})
 		}
 		return nil, faults, nil
+	}
+	if op.definition {
+		if _, ok := value.(map[string]any); !ok {
+			faults = append(faults, fault.Field{Detail: "must be an object"})
+		}
+		return body, faults, nil
 	}
 	return body, append(faults, schemaFaults(op.bodySchema, value)...), nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 
+	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/openapi"
 )
 
@@ -26,6 +27,7 @@ type operation struct {
 	needsBody  bool
 	idempotent bool // takes an Idempotency-Key
 	waits      bool // takes Prefer
+	definition bool // takes a test's definition, whose only judge is apitest
 	produces   []string
 }
 
@@ -101,6 +103,10 @@ func newOperation(method, path string, item *openapi3.PathItem, op *openapi3.Ope
 		}
 		o.hasBody, o.needsBody, o.bodySchema = true, op.RequestBody.Value.Required, media.Schema.Value
 	}
+	switch o.id {
+	case "createTest", "replaceTest", "updateTest", "validateTest":
+		o.definition = true
+	}
 	for status, answer := range op.Responses.Map() {
 		if strings.HasPrefix(status, "2") && answer.Value != nil {
 			for mime := range answer.Value.Content {
@@ -120,12 +126,14 @@ type operationKey struct{}
 
 // request is what the door knows of a request; handlers reach it through the context.
 type request struct {
-	op     *operation
-	id     string // request id
-	path   string
-	query  map[string][]string
-	body   []byte
-	inUnit bool // a unit of work is open around the handler
+	op    *operation
+	id    string // request id
+	path  string
+	query map[string][]string
+	body  []byte
+	// bodyFaults are those of a definition that is only to be judged: the handler answers with them.
+	bodyFaults []fault.Field
+	inUnit     bool // a unit of work is open around the handler
 }
 
 // requestOf returns the door's notes on the request of ctx; there always are some behind identify.

@@ -20,20 +20,28 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/testflow/testflow/internal/analytics"
+	"github.com/testflow/testflow/internal/apitest"
+	"github.com/testflow/testflow/internal/audit"
 	"github.com/testflow/testflow/internal/httpapi/internal/oapi"
 	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/run"
 )
 
 // Deps is what the door needs. Every field is required unless it says otherwise.
 type Deps struct {
-	Orgs     *org.Service
-	Projects *project.Service
+	Orgs      *org.Service
+	Projects  *project.Service
+	Tests     *apitest.Service
+	Runs      *run.Service // with Ends, or Prefer: wait doesn't wait
+	Analytics *analytics.Service
+	Audit     *audit.Service
 
-	UnitOfWork UnitOfWork
-	Positions  Positions
-	RunEnds    RunEnds
-	Live       http.Handler // GET /api/live
+	UnitOfWork  UnitOfWork
+	Positions   Positions
+	FeedCursors FeedCursors
+	Live        http.Handler // GET /api/live
 
 	Checks   []Check              // of /health and /readyz
 	Registry *prometheus.Registry // of /metrics; the door adds its own
@@ -181,5 +189,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // api answers the operations of the document; its methods stand in a file an area.
 type api struct {
 	*Server
-	oapi.StrictServerInterface
 }
+
+var _ oapi.StrictServerInterface = (*api)(nil)

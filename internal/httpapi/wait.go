@@ -12,14 +12,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
-)
 
-// RunEnds tells when runs have ended.
-type RunEnds interface {
-	// Watch returns a channel that is closed once run.finished of the run has been committed and is readable. stop
-	// frees what the watch holds; it may be called more than once.
-	Watch(run uuid.UUID) (ended <-chan struct{}, stop func())
-}
+	"github.com/testflow/testflow/internal/run"
+)
 
 // wait upgrades the 202 of an execution to 200 with the ended runs, when the client prefers to wait (RFC 7240). It
 // stands around the unit of work, so that what it waits for is committed. After the time it answers 202 with the runs
@@ -91,19 +86,19 @@ func (s *Server) upgrade(ctx context.Context, rec *recorder, limit time.Duration
 		return fmt.Errorf("read own answer: %w", err)
 	}
 	ids := make([]uuid.UUID, 0, len(of.Runs))
-	for _, run := range of.Runs {
-		ids = append(ids, run.ID)
+	for _, r := range of.Runs {
+		ids = append(ids, r.ID)
 	}
 	seconds := int(limit / time.Second)
 	runs, allEnded, err := s.awaitRuns(ctx, ids, limit)
 	if err != nil {
 		return err
 	}
-	if members["runs"], err = json.Marshal(runs); err != nil {
+	if members["runs"], err = json.Marshal(each(runs, runView)); err != nil {
 		return fmt.Errorf("write runs: %w", err)
 	}
 	if _, suite := members["verdict"]; suite {
-		if members["verdict"], err = json.Marshal(verdict(runs)); err != nil {
+		if members["verdict"], err = json.Marshal(run.Verdict(runs)); err != nil {
 			return fmt.Errorf("write verdict: %w", err)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/oapi-codegen/runtime"
 	openapi_types "github.com/oapi-codegen/runtime/types"
+	"github.com/testflow/testflow/internal/run"
 )
 
 // Defines values for AssertionSeverity.
@@ -486,6 +487,9 @@ func (e ExportAuditParamsFormat) Valid() bool {
 	}
 }
 
+// AgreedTls defines model for AgreedTls.
+type AgreedTls = run.TLS
+
 // Assertion defines model for Assertion.
 type Assertion struct {
 	// Expected What must come; which types fit depends on the operator.
@@ -506,11 +510,18 @@ type AssertionSeverity string
 
 // AssertionResult defines model for AssertionResult.
 type AssertionResult struct {
-	// Actual What came, masked and cut.
+	// Actual What came, masked; absent when there was nothing.
 	Actual *json.RawMessage `json:"actual,omitempty"`
+
+	// ActualSize Bytes of the whole value as text, when it was cut.
+	ActualSize      *int  `json:"actualSize,omitempty"`
+	ActualTruncated *bool `json:"actualTruncated,omitempty"`
 
 	// Expected As it was compared.
 	Expected *json.RawMessage `json:"expected,omitempty"`
+
+	// ExpectedTruncated Then `expected` is text with its beginning.
+	ExpectedTruncated *bool `json:"expectedTruncated,omitempty"`
 
 	// Index In the step, from 0.
 	Index    int                     `json:"index"`
@@ -543,6 +554,9 @@ type AttemptResult struct {
 
 	// Status `failed`: an assertion is false. `errored`: the target could not be talked to. `inconclusive`: our fault; never counts against the target.
 	Status RunStatus `json:"status"`
+
+	// Worker The process that had it.
+	Worker *string `json:"worker,omitempty"`
 }
 
 // AuditEvent defines model for AuditEvent.
@@ -553,10 +567,13 @@ type AuditEvent struct {
 	} `json:"actor"`
 
 	// Address From where; sealed when that person was erased.
-	Address  *string         `json:"address,omitempty"`
-	Data     json.RawMessage `json:"data"`
-	Id       string          `json:"id"`
-	Position int64           `json:"position"`
+	Address *string `json:"address,omitempty"`
+
+	// ContentHash SHA-256 (hex) over the RFC 8785 JSON of what was stored.
+	ContentHash *string         `json:"contentHash,omitempty"`
+	Data        json.RawMessage `json:"data"`
+	Id          string          `json:"id"`
+	Position    int64           `json:"position"`
 
 	// RecordedAt RFC 3339 in UTC with milliseconds.
 	RecordedAt Timestamp `json:"recordedAt"`
@@ -584,6 +601,9 @@ type CaptureRule struct {
 	Property *string `json:"property,omitempty"`
 	Source   Source  `json:"source"`
 }
+
+// Captured defines model for Captured.
+type Captured = run.Capture
 
 // Credentials defines model for Credentials.
 type Credentials struct {
@@ -673,7 +693,10 @@ type EventList struct {
 type ExecuteProjectRequest struct {
 	// EnvironmentId The environment of the project that gives the variables.
 	EnvironmentId *EnvironmentChoice `json:"environmentId,omitempty"`
-	Tags          *Tags              `json:"tags,omitempty"`
+
+	// Regions Where the test runs; `[default]` without it.
+	Regions *Regions `json:"regions,omitempty"`
+	Tags    *Tags    `json:"tags,omitempty"`
 
 	// Variables Values by name. A name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.
 	Variables *Variables `json:"variables,omitempty"`
@@ -709,6 +732,12 @@ type FieldError struct {
 	// Pointer JSON Pointer (RFC 6901) into the body; empty means the whole of it.
 	Pointer *string `json:"pointer,omitempty"`
 }
+
+// FollowedRedirect defines model for FollowedRedirect.
+type FollowedRedirect = run.Redirect
+
+// HeaderLine defines model for HeaderLine.
+type HeaderLine = run.Header
 
 // Latency Milliseconds that runs took; absent without any.
 type Latency struct {
@@ -911,11 +940,11 @@ type RerunOnWorkerLoss = bool
 // Revision defines model for Revision.
 type Revision struct {
 	// CreatedAt RFC 3339 in UTC with milliseconds.
-	CreatedAt    Timestamp           `json:"createdAt"`
-	CreatedBy    *openapi_types.UUID `json:"createdBy,omitempty"`
-	Definition   TestDefinition      `json:"definition"`
-	Number       int                 `json:"number"`
-	RestoredFrom *int                `json:"restoredFrom,omitempty"`
+	CreatedAt    Timestamp      `json:"createdAt"`
+	CreatedBy    RunActor       `json:"createdBy"`
+	Definition   TestDefinition `json:"definition"`
+	Number       int            `json:"number"`
+	RestoredFrom *int           `json:"restoredFrom,omitempty"`
 }
 
 // RevisionList defines model for RevisionList.
@@ -929,11 +958,10 @@ type RevisionList struct {
 // RevisionSummary defines model for RevisionSummary.
 type RevisionSummary struct {
 	// CreatedAt RFC 3339 in UTC with milliseconds.
-	CreatedAt    Timestamp           `json:"createdAt"`
-	CreatedBy    *openapi_types.UUID `json:"createdBy,omitempty"`
-	Name         *string             `json:"name,omitempty"`
-	Number       int                 `json:"number"`
-	RestoredFrom *int                `json:"restoredFrom,omitempty"`
+	CreatedAt    Timestamp `json:"createdAt"`
+	CreatedBy    RunActor  `json:"createdBy"`
+	Number       int       `json:"number"`
+	RestoredFrom *int      `json:"restoredFrom,omitempty"`
 }
 
 // Role defines model for Role.
@@ -942,11 +970,12 @@ type Role string
 // Run defines model for Run.
 type Run struct {
 	// Attempts Attempts that were started.
-	Attempts      int                 `json:"attempts"`
-	Counts        RunCounts           `json:"counts"`
-	DurationMs    *float64            `json:"durationMs,omitempty"`
-	EnvironmentId *openapi_types.UUID `json:"environmentId,omitempty"`
-	Error         *RunProblem         `json:"error,omitempty"`
+	Attempts        int                 `json:"attempts"`
+	Counts          RunCounts           `json:"counts"`
+	DurationMs      *float64            `json:"durationMs,omitempty"`
+	EnvironmentId   *openapi_types.UUID `json:"environmentId,omitempty"`
+	EnvironmentName *string             `json:"environmentName,omitempty"`
+	Error           *RunProblem         `json:"error,omitempty"`
 
 	// FinishedAt RFC 3339 in UTC with milliseconds.
 	FinishedAt *Timestamp         `json:"finishedAt,omitempty"`
@@ -983,27 +1012,19 @@ type RunActor struct {
 type RunActorKind string
 
 // RunCounts defines model for RunCounts.
-type RunCounts struct {
-	Assertions int `json:"assertions"`
-
-	// AssertionsFailed Hard ones.
-	AssertionsFailed int `json:"assertionsFailed"`
-	SoftFailed       int `json:"softFailed"`
-	Steps            int `json:"steps"`
-	StepsFailed      int `json:"stepsFailed"`
-	StepsSkipped     int `json:"stepsSkipped"`
-}
+type RunCounts = run.Counts
 
 // RunDetail defines model for RunDetail.
 type RunDetail struct {
 	AttemptResults []AttemptResult `json:"attemptResults"`
 
 	// Attempts Attempts that were started.
-	Attempts      int                 `json:"attempts"`
-	Counts        RunCounts           `json:"counts"`
-	DurationMs    *float64            `json:"durationMs,omitempty"`
-	EnvironmentId *openapi_types.UUID `json:"environmentId,omitempty"`
-	Error         *RunProblem         `json:"error,omitempty"`
+	Attempts        int                 `json:"attempts"`
+	Counts          RunCounts           `json:"counts"`
+	DurationMs      *float64            `json:"durationMs,omitempty"`
+	EnvironmentId   *openapi_types.UUID `json:"environmentId,omitempty"`
+	EnvironmentName *string             `json:"environmentName,omitempty"`
+	Error           *RunProblem         `json:"error,omitempty"`
 
 	// FinishedAt RFC 3339 in UTC with milliseconds.
 	FinishedAt *Timestamp         `json:"finishedAt,omitempty"`
@@ -1045,10 +1066,7 @@ type RunList struct {
 }
 
 // RunProblem defines model for RunProblem.
-type RunProblem struct {
-	Code    string `json:"code"`
-	Message string `json:"message"`
-}
+type RunProblem = run.Problem
 
 // RunReason defines model for RunReason.
 type RunReason string
@@ -1063,6 +1081,9 @@ type RunTrigger string
 type Runs struct {
 	Runs []Run `json:"runs"`
 }
+
+// SentRequest defines model for SentRequest.
+type SentRequest = run.StepRequest
 
 // SignIn defines model for SignIn.
 type SignIn struct {
@@ -1090,6 +1111,29 @@ type Step struct {
 	Request    StepRequest    `json:"request"`
 }
 
+// StepAnswer defines model for StepAnswer.
+type StepAnswer struct {
+	// BodyKept Whether `…/response` has headers and body.
+	BodyKept      bool                `json:"bodyKept"`
+	ContentType   *string             `json:"contentType,omitempty"`
+	HttpVersion   *string             `json:"httpVersion,omitempty"`
+	Redirects     *[]FollowedRedirect `json:"redirects,omitempty"`
+	RemoteAddress *string             `json:"remoteAddress,omitempty"`
+
+	// Reused Whether the connection was kept from an earlier request.
+	Reused *bool   `json:"reused,omitempty"`
+	Sha256 *string `json:"sha256,omitempty"`
+
+	// Size Bytes of the body, decompressed, as far as it was read.
+	Size      int64      `json:"size"`
+	Status    int        `json:"status"`
+	Tls       *AgreedTls `json:"tls,omitempty"`
+	Truncated *bool      `json:"truncated,omitempty"`
+
+	// WireSize Bytes of the body as they came.
+	WireSize int64 `json:"wireSize"`
+}
+
 // StepBody defines model for StepBody.
 type StepBody struct {
 	Attempt     int     `json:"attempt"`
@@ -1097,11 +1141,12 @@ type StepBody struct {
 	ContentType *string `json:"contentType,omitempty"`
 
 	// Encoding How `body` is written; text when it is UTF-8.
-	Encoding StepBodyEncoding `json:"encoding"`
-	Headers  []struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
-	} `json:"headers"`
+	Encoding         StepBodyEncoding `json:"encoding"`
+	Headers          []HeaderLine     `json:"headers"`
+	HeadersTruncated bool             `json:"headersTruncated"`
+
+	// RequestHeaders What was sent.
+	RequestHeaders []HeaderLine `json:"requestHeaders"`
 
 	// Size Bytes that came; `body` may hold fewer.
 	Size      int64 `json:"size"`
@@ -1159,45 +1204,19 @@ type StepRequestHttpVersion string
 type StepResult struct {
 	Assertions []AssertionResult `json:"assertions"`
 	Attempt    int               `json:"attempt"`
-	Captures   []struct {
-		// Error Why there was nothing to keep.
-		Error *string `json:"error,omitempty"`
-		Name  string  `json:"name"`
-
-		// Value Masked.
-		Value *json.RawMessage `json:"value,omitempty"`
-	} `json:"captures"`
-	DurationMs float64     `json:"durationMs"`
-	Error      *RunProblem `json:"error,omitempty"`
+	Captures   []Captured        `json:"captures"`
+	DurationMs float64           `json:"durationMs"`
+	Error      *RunProblem       `json:"error,omitempty"`
 
 	// Index In the spec, from 0.
-	Index   int    `json:"index"`
-	Name    string `json:"name"`
-	Request struct {
-		BodySize *int64 `json:"bodySize,omitempty"`
-		Method   string `json:"method"`
+	Index    int         `json:"index"`
+	Name     string      `json:"name"`
+	Request  SentRequest `json:"request"`
+	Response *StepAnswer `json:"response,omitempty"`
 
-		// Url Masked.
-		Url string `json:"url"`
-	} `json:"request"`
-	Response *struct {
-		// BodyKept Whether `…/response` has headers and body.
-		BodyKept    *bool   `json:"bodyKept,omitempty"`
-		ContentType *string `json:"contentType,omitempty"`
-		HttpVersion *string `json:"httpVersion,omitempty"`
-		Redirects   *[]struct {
-			Status int    `json:"status"`
-			Url    string `json:"url"`
-		} `json:"redirects,omitempty"`
-		RemoteAddress *string `json:"remoteAddress,omitempty"`
-		Sha256        *string `json:"sha256,omitempty"`
-
-		// Size Bytes of the body, decompressed, as far as it was read.
-		Size      int64 `json:"size"`
-		Status    int   `json:"status"`
-		Truncated *bool `json:"truncated,omitempty"`
-	} `json:"response,omitempty"`
-	Status StepResultStatus `json:"status"`
+	// StartedAt RFC 3339 in UTC with milliseconds.
+	StartedAt *Timestamp       `json:"startedAt,omitempty"`
+	Status    StepResultStatus `json:"status"`
 
 	// Timings The phases of a step's last request. Phases that didn't happen are absent.
 	Timings Timings `json:"timings"`
@@ -1263,11 +1282,11 @@ type TestReplace = json.RawMessage
 type TestSummary struct {
 	// CreatedAt RFC 3339 in UTC with milliseconds.
 	CreatedAt     Timestamp           `json:"createdAt"`
-	Description   *string             `json:"description,omitempty"`
 	EnvironmentId *openapi_types.UUID `json:"environmentId,omitempty"`
 	Id            openapi_types.UUID  `json:"id"`
 	Name          string              `json:"name"`
 	ProjectId     openapi_types.UUID  `json:"projectId"`
+	Regions       []string            `json:"regions"`
 
 	// Revision The number of the newest revision.
 	Revision int      `json:"revision"`
@@ -1285,14 +1304,7 @@ type TestUpdate = json.RawMessage
 type Timestamp = Instant
 
 // Timings The phases of a step's last request. Phases that didn't happen are absent.
-type Timings struct {
-	ConnectMs   *float64 `json:"connectMs,omitempty"`
-	DnsMs       *float64 `json:"dnsMs,omitempty"`
-	DownloadMs  *float64 `json:"downloadMs,omitempty"`
-	FirstByteMs *float64 `json:"firstByteMs,omitempty"`
-	TlsMs       *float64 `json:"tlsMs,omitempty"`
-	TotalMs     float64  `json:"totalMs"`
-}
+type Timings = run.Timings
 
 // Tokens defines model for Tokens.
 type Tokens struct {
@@ -1418,10 +1430,10 @@ type GetMetricsParams struct {
 	EnvironmentId *FilterEnvironment `form:"environmentId,omitempty" json:"environmentId,omitempty"`
 	Region        *FilterRegion      `form:"region,omitempty" json:"region,omitempty"`
 
-	// From Requested at this instant or later; without it, 24 h before `to` (usage: 30 days).
+	// From Runs that ended at this instant or later, to the minute; without it, 24 h before `to` (usage: 30 days).
 	From *From `form:"from,omitempty" json:"from,omitempty"`
 
-	// To Requested before this instant; without it, now.
+	// To Runs that ended before this instant; without it, now.
 	To *To `form:"to,omitempty" json:"to,omitempty"`
 
 	// Interval Width of a bucket; without it, one that gives at most 500 buckets.
@@ -1453,10 +1465,10 @@ type GetSummaryParams struct {
 	EnvironmentId *FilterEnvironment `form:"environmentId,omitempty" json:"environmentId,omitempty"`
 	Region        *FilterRegion      `form:"region,omitempty" json:"region,omitempty"`
 
-	// From Requested at this instant or later; without it, 24 h before `to` (usage: 30 days).
+	// From Runs that ended at this instant or later, to the minute; without it, 24 h before `to` (usage: 30 days).
 	From *From `form:"from,omitempty" json:"from,omitempty"`
 
-	// To Requested before this instant; without it, now.
+	// To Runs that ended before this instant; without it, now.
 	To *To `form:"to,omitempty" json:"to,omitempty"`
 
 	// MinPosition An `X-Event-Position`; the answer holds at least that write.
@@ -1471,10 +1483,10 @@ type GetSummaryParams struct {
 
 // GetUsageParams defines parameters for GetUsage.
 type GetUsageParams struct {
-	// From Requested at this instant or later; without it, 24 h before `to` (usage: 30 days).
+	// From Runs that ended at this instant or later, to the minute; without it, 24 h before `to` (usage: 30 days).
 	From *From `form:"from,omitempty" json:"from,omitempty"`
 
-	// To Requested before this instant; without it, now.
+	// To Runs that ended before this instant; without it, now.
 	To *To `form:"to,omitempty" json:"to,omitempty"`
 
 	// MinPosition An `X-Event-Position`; the answer holds at least that write.
@@ -1878,7 +1890,10 @@ type ListTestsParams struct {
 	// ProjectId Only tests of these projects.
 	ProjectId *[]openapi_types.UUID `form:"projectId,omitempty" json:"projectId,omitempty"`
 
-	// Tag Only tests with one of these tags.
+	// Q Only those with this in their name, in any case.
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// Tag Only tests with all of these tags.
 	Tag *[]string `form:"tag,omitempty" json:"tag,omitempty"`
 
 	// Limit How many at most.
@@ -4188,6 +4203,13 @@ func (w *ServerInterfaceWrapper) ListTests(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "projectId", ctx.QueryParams(), &params.ProjectId, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter projectId: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
 	}
 
 	// ------------- Optional query parameter "tag" -------------
