@@ -14,16 +14,22 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/testflow/testflow/internal/account"
+	"github.com/testflow/testflow/internal/analytics"
+	"github.com/testflow/testflow/internal/apitest"
+	"github.com/testflow/testflow/internal/audit"
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/httpapi"
 	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/postgres/pgtest"
 	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/realtime"
+	"github.com/testflow/testflow/internal/run"
 	"github.com/testflow/testflow/internal/vault"
 )
 
@@ -43,27 +49,12 @@ func (u unitOfWork) Do(ctx context.Context, key httpapi.Key, fn func(ctx context
 // positions answers at once for what was committed, as a primary does, and never for the future.
 type positions struct{ reached int64 }
 
-func (p positions) Wait(ctx context.Context, _ httpapi.View, position int64) error {
+func (p *positions) Wait(ctx context.Context, _ httpapi.View, position int64) error {
 	if position <= p.reached {
 		return nil
 	}
 	<-ctx.Done()
 	return ctx.Err()
-}
-
-// ends is a RunEnds in which tests end runs by hand.
-type ends struct {
-	mu   sync.Mutex
-	runs map[uuid.UUID]chan struct{}
-}
-
-func (e *ends) Watch(run uuid.UUID) (<-chan struct{}, func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.runs[run] == nil {
-		e.runs[run] = make(chan struct{})
-	}
-	return e.runs[run], func() {}
 }
 
 const (
@@ -76,19 +67,29 @@ const (
 type world struct {
 	t      *testing.T
 	server *httpapi.Server
-	store  *eventstore.Store
 	tokens map[string]string // by "role-a" or "role-b"
 	users  map[string]uuid.UUID
 	orgA   uuid.UUID
 	orgB   uuid.UUID
-	ends   *ends
+	base   base
 	log    *logBuffer
+}
+
+// base is what a world's slices stand on, for those who put workers beside them.
+type base struct {
+	db    *pgtest.DB
+	store *eventstore.Store
+	plans *run.Plans
+	runs  *run.Service
+	feed  *eventstore.Feed
+	pos   *positions
+	log   *slog.Logger
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	db := pgtest.New(t)
-	w := &world{t: t, tokens: map[string]string{}, users: map[string]uuid.UUID{}, ends: &ends{runs: map[uuid.UUID]chan struct{}{}}, log: &logBuffer{}}
+	w := &world{t: t, tokens: map[string]string{}, users: map[string]uuid.UUID{}, log: &logBuffer{}}
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	master, err := vault.NewMaster(vault.GenerateMasterKey())
 	require.NoError(t, err)
@@ -100,29 +101,51 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	passwords, err := auth.NewPasswords(0)
 	require.NoError(t, err)
-	w.store = eventstore.New(eventstore.Config{
-		DB: db.DB, Types: slices.Concat(account.Types(), org.Types(), project.Types()),
-		Inline: []eventstore.ReadModel{org.ReadModel(), project.ReadModel()},
+	store := eventstore.New(eventstore.Config{
+		DB: db.DB, Types: slices.Concat(account.Types(), org.Types(), project.Types(), apitest.Types(), run.Types()),
+		Inline: []eventstore.ReadModel{org.ReadModel(), project.ReadModel(), apitest.ReadModel(), run.ReadModel()},
 		Seal:   persons.Seal, Now: time.Now, NewID: newID, Logger: log,
 	})
-	require.NoError(t, w.store.Sync(t.Context()))
+	require.NoError(t, store.Sync(t.Context()))
+	jobs, err := run.NewInsertClient(db.DB, log)
+	require.NoError(t, err)
+	plans, err := run.NewPlans(db.DB, store)
+	require.NoError(t, err)
+	feed := eventstore.NewFeed(eventstore.FeedConfig{Store: store, DB: db.DB, Logger: log})
+	ends, cancel := run.NewEnds(feed)
+	t.Cleanup(cancel)
+	runs := &run.Service{DB: db.DB, Store: store, Jobs: jobs, Plans: plans, Ends: ends, NewID: newID, Regions: []string{"default"}, Log: log}
+	w.base = base{db: db, store: store, plans: plans, runs: runs, feed: feed, pos: &positions{reached: 1 << 40}, log: log}
 	accounts := &account.Service{
-		DB: db.DB, Store: w.store, Persons: persons, Passwords: passwords, Tokens: tokens, Refresh: refresh, NewID: newID, Log: log,
+		DB: db.DB, Store: store, Persons: persons, Passwords: passwords, Tokens: tokens, Refresh: refresh, NewID: newID, Log: log,
 	}
-	orgs := &org.Service{DB: db.DB, Store: w.store, Accounts: accounts, Policy: org.Open, NewID: newID, Log: log}
+	orgs := &org.Service{DB: db.DB, Store: store, Accounts: accounts, Policy: org.Open, NewID: newID, Log: log}
 	w.server, err = httpapi.New(httpapi.Deps{
-		Orgs:       orgs,
-		Projects:   &project.Service{DB: db.DB, Store: w.store, NewID: newID, Log: log},
-		UnitOfWork: unitOfWork{eventstore.NewIdempotency(eventstore.IdempotencyConfig{DB: db.DB, Now: time.Now})},
-		Positions:  positions{reached: 1 << 40}, RunEnds: w.ends,
-		Live:     http.NotFoundHandler(),
-		Registry: prometheus.NewRegistry(), Now: time.Now, NewID: newID, Logger: log, Version: "test",
+		Orgs:        orgs,
+		Projects:    &project.Service{DB: db.DB, Store: store, NewID: newID, Log: log},
+		Tests:       &apitest.Service{DB: db.DB, Store: store, NewID: newID, Regions: []string{"default"}, Log: log},
+		Runs:        runs,
+		Analytics:   &analytics.Service{DB: db.Analytics, Now: time.Now},
+		Audit:       &audit.Service{DB: db.DB, Store: store, Open: opener(persons)},
+		UnitOfWork:  unitOfWork{eventstore.NewIdempotency(eventstore.IdempotencyConfig{DB: db.DB, Now: time.Now})},
+		Positions:   w.base.pos,
+		FeedCursors: realtime.NewCursors([]byte(strings.Repeat("c", 32)), 1),
+		Live:        http.NotFoundHandler(),
+		Registry:    prometheus.NewRegistry(), Now: time.Now, NewID: newID, Logger: log, Version: "test",
 		CursorKey: []byte(strings.Repeat("k", 32)),
 		Limits:    httpapi.Limits{PositionWait: 50 * time.Millisecond},
 	})
 	require.NoError(t, err)
 	w.orgA, w.orgB = w.populate(orgs, "a"), w.populate(orgs, "b")
 	return w
+}
+
+// opener opens what is sealed for a person; a person who was erased stays sealed.
+func opener(persons *account.Persons) func(context.Context, pgx.Tx, uuid.UUID, string) (string, bool, error) {
+	return func(ctx context.Context, _ pgx.Tx, person uuid.UUID, sealed string) (string, bool, error) {
+		plain, err := persons.Open(ctx, person, sealed)
+		return plain, err == nil, nil
+	}
 }
 
 // populate makes an organization with a person of each role.
