@@ -21,9 +21,10 @@ const (
 type FeedConfig struct {
 	Store  *Store
 	DB     *postgres.DB
-	Conn   *pgx.ConnConfig // of the connection that listens; nil = DB.ConnConfig()
-	Poll   time.Duration   // how often to look without being told; 0 = 250 ms
-	Limit  int             // events in a batch; 0 = 2 000
+	Conn   *pgx.ConnConfig  // of the connection that listens; nil = DB.ConnConfig()
+	Poll   time.Duration    // how often to look without being told; 0 = 250 ms
+	Limit  int              // events in a batch; 0 = 2 000
+	Now    func() time.Time // nil = the Store's
 	Logger *slog.Logger
 }
 
@@ -35,6 +36,7 @@ type Feed struct {
 	wake    chan struct{}
 	mu      sync.Mutex
 	started bool
+	read    time.Time // of the last success
 	pos     int64
 	next    int
 	subs    []subscription // in the order of subscribing
@@ -57,6 +59,9 @@ func NewFeed(cfg FeedConfig) *Feed {
 	cfg.Limit = orDefault(cfg.Limit, feedLimit)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = cfg.Store.cfg.Now
 	}
 	if cfg.Conn == nil {
 		cfg.Conn = cfg.DB.ConnConfig()
@@ -177,7 +182,7 @@ func (f *Feed) begin(ctx context.Context) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.started, f.pos = true, pos
+	f.started, f.pos, f.read = true, pos, f.cfg.Now()
 	f.release()
 	return true
 }
@@ -200,7 +205,7 @@ func (f *Feed) catchUp(ctx context.Context) error {
 func (f *Feed) hand(b Batch) {
 	f.mu.Lock()
 	subs := f.subs[:len(f.subs):len(f.subs)]
-	f.pos = b.To
+	f.pos, f.read = b.To, f.cfg.Now()
 	f.mu.Unlock()
 	if len(b.Events) > 0 {
 		for _, s := range subs {

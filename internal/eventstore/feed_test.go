@@ -84,7 +84,7 @@ func TestFeed_handsOutEachEventOnceInOrder(t *testing.T) {
 	f.pulse(t)
 	require.Eventually(t, func() bool { return f.watermark(t) > 0 }, patience, time.Millisecond)
 
-	feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB, Limit: 7})
+	feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB, Now: time.Now, Limit: 7})
 	got := follow(feed)
 	running(t, feed.Run)
 	waitFor(t, feed, 0)
@@ -111,7 +111,7 @@ func TestFeed_lostDoubledForgedNotify_isHarmless(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	ctx, org := t.Context(), newID()
-	feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB, Poll: 20 * time.Millisecond})
+	feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB, Now: time.Now, Poll: 20 * time.Millisecond})
 	got := follow(feed)
 	running(t, feed.Run)
 	waitFor(t, feed, 0)
@@ -158,7 +158,7 @@ func TestFeed_droppedListener_readsOnFromItsOwnPosition(t *testing.T) {
 			require.NoError(t, err)
 			conn.Host, conn.Port, conn.RuntimeParams["application_name"] = host, uint16(n), "listener"
 			f.pulse(t)
-			feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB, Conn: conn, Poll: slowPoll})
+			feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB, Now: time.Now, Conn: conn, Poll: slowPoll})
 			got := follow(feed)
 			running(t, feed.Run)
 			first, err := f.note(ctx, org, newID(), 0, "first")
@@ -193,7 +193,7 @@ func TestFeed_droppedListener_readsOnFromItsOwnPosition(t *testing.T) {
 func TestFeed_waitEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB})
+	feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB, Now: time.Now})
 	running(t, feed.Run)
 	waitFor(t, feed, 0)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -207,7 +207,7 @@ func TestFeed_canceledSubscription_getsNoMore(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	ctx, org := t.Context(), newID()
-	feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB, Poll: 5 * time.Millisecond})
+	feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB, Now: time.Now, Poll: 5 * time.Millisecond})
 	var calls int
 	cancel := feed.Subscribe(func(eventstore.Batch) { calls++ })
 	other := follow(feed)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/projection/internal/projectiondb"
 )
 
@@ -176,4 +177,37 @@ func (c Comparison) String() string {
 		fmt.Fprintf(&b, " %s %s (%d rows)", l.Table, word, l.Rows)
 	}
 	return b.String()
+}
+
+const (
+	lagPositions = 100_000          // further behind than this is unhealthy even on the move
+	lagStill     = 30 * time.Second // behind and not moved for so long, too
+)
+
+// Check returns nil when every projection follows the log, otherwise fault.Unavailable that names the first that doesn't.
+func (r *Runner) Check(ctx context.Context) error {
+	builds, err := r.List(ctx)
+	if err != nil {
+		return fault.New(fault.Unavailable, "projection_unknown", "The projections can't be looked at.").Because(err)
+	}
+	live := map[string]bool{}
+	for _, b := range builds {
+		if _, ours := r.byName[b.Name]; !ours || b.State != stateLive {
+			continue
+		}
+		live[b.Name] = true
+		behind := b.Target - b.Position
+		switch {
+		case b.LastError != "":
+			return fault.New(fault.Unavailable, "projection_failing", "The projection %s stands still at %d, since it fails.", b.Name, b.Position).Because(errors.New(b.LastError))
+		case behind > lagPositions, behind > 0 && r.cfg.Now().Sub(b.UpdatedAt) > lagStill:
+			return fault.New(fault.Unavailable, "projection_behind", "The projection %s is at %d, the log at %d.", b.Name, b.Position, b.Target)
+		}
+	}
+	for name := range r.byName {
+		if !live[name] {
+			return fault.New(fault.Unavailable, "projection_missing", "The projection %s is not set up.", name)
+		}
+	}
+	return nil
 }
