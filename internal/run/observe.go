@@ -16,7 +16,8 @@ type recorder struct {
 	args    ExecuteArgs
 	attempt int
 	columns eventstore.RunColumns
-	next    int // version of the next event
+	next    int    // version of the next event
+	name    string // of the step that assertions belong to
 	counts  Counts
 	events  []eventstore.RunEvent
 	bodies  bodies
@@ -47,6 +48,7 @@ func (r *recorder) observe(o executor.Observation) {
 }
 
 func (r *recorder) step(v executor.StepFinished) {
+	r.name = v.Name
 	d := StepFinished{
 		Attempt: r.attempt, Region: r.args.Region, Step: v.Index, Name: v.Name, Status: stepStatus(v.Status), Error: problemOf(v.Error),
 		Timings: timingsOf(v.Timings), DurationMs: millis(v.Timings.Total), StartedAt: stored(v.StartedAt),
@@ -113,7 +115,7 @@ func (r *recorder) count(v executor.StepFinished) {
 
 func (r *recorder) assertion(v executor.AssertionEvaluated) {
 	d := AssertionEvaluated{
-		Attempt: r.attempt, Region: r.args.Region, Step: v.Step, Index: v.Index, Source: v.Source, Property: v.Property, Operator: v.Operator,
+		Attempt: r.attempt, Region: r.args.Region, Step: v.Step, StepName: r.name, Index: v.Index, Source: v.Source, Property: v.Property, Operator: v.Operator,
 		Not: v.Not, Expected: v.Expected.JSON, ExpectedTruncated: v.Expected.Truncated, Actual: v.Actual.JSON, ActualTruncated: v.Actual.Truncated,
 		Pass: v.Pass, Severity: string(v.Severity), Message: v.Message,
 	}

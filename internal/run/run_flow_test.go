@@ -49,6 +49,7 @@ func TestStart_executesAndKeepsWhatCame(t *testing.T) {
 	require.Len(t, step.Assertions, 3)
 	assert.JSONEq(t, "200", string(step.Assertions[0].Expected))
 	assert.JSONEq(t, "200", string(step.Assertions[0].Actual))
+	assert.Equal(t, "Step 1", step.Assertions[0].StepName)
 	assert.Equal(t, "soft", step.Assertions[2].Severity)
 
 	body, err := w.StepResponse(w.ctx, w.org, r.ID, 0, 0)
