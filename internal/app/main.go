@@ -41,6 +41,7 @@ type grammar struct {
 
 	Projections projectionsCommand `cmd:"" help:"List the projections, or rebuild one beside the live one."`
 	Doctor      doctorCommand      `cmd:"" help:"Check the database: every invariant that must hold, with the places where it doesn't."`
+	Health      healthCommand      `cmd:"" help:"Ask a server whether it is ready: exit code 0 when it is, 3 when it isn't."`
 	Config      configCommand      `cmd:"" help:"Print every setting: its name, what it does, its default and its value."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
