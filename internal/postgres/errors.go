@@ -79,7 +79,7 @@ func IsUnavailable(err error) bool {
 	case "53300", "53400", "57P01", "57P02", "57P03", "25006":
 		return true
 	case "":
-		return IsConnect(err) || isNetwork(err)
+		return err != nil && (pgconn.SafeToRetry(err) || IsConnect(err) || isNetwork(err))
 	default:
 		return strings.HasPrefix(state, "08") || strings.HasPrefix(state, "53")
 	}

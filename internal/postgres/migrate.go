@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -231,6 +232,71 @@ func refuseNewer(ctx context.Context, db *sql.DB, provider *goose.Provider, data
 		return fmt.Errorf("read the schema version of %q: %w", database, err)
 	}
 	return nil
+}
+
+// PendingError says that the database lacks migrations that this binary needs: run `testflow migrate up`.
+type PendingError struct {
+	Database string
+	Missing  []int64 // versions, ascending
+}
+
+// Error says what to do.
+func (e *PendingError) Error() string {
+	return fmt.Sprintf("the database %q lacks %d migrations, the first is %d: run `testflow migrate up`", e.Database, len(e.Missing), e.Missing[0])
+}
+
+// CheckSchema compares a database with the migrations that this binary carries for it: migrations.Main or
+// migrations.Analytics. nil = ready; else *PendingError or *NewerSchemaError, or why it couldn't be asked. It is one
+// query, made for readiness checks.
+func (d *DB) CheckSchema(ctx context.Context, files fs.FS) error {
+	needed, err := versionsOf(files)
+	if err != nil {
+		return err
+	}
+	rows, err := d.System.Query(ctx, `SELECT version_id FROM public.goose_db_version WHERE is_applied AND version_id > 0`)
+	if err != nil {
+		return fmt.Errorf("read the schema version: %w", err)
+	}
+	have, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return fmt.Errorf("read the schema version: %w", err)
+	}
+	name := d.System.Config().ConnConfig.Database
+	for _, v := range have {
+		if !slices.Contains(needed, v) {
+			return &NewerSchemaError{Database: name, Version: v, Known: needed[len(needed)-1]}
+		}
+	}
+	var missing []int64
+	for _, v := range needed {
+		if !slices.Contains(have, v) {
+			missing = append(missing, v)
+		}
+	}
+	if len(missing) > 0 {
+		return &PendingError{Database: name, Missing: missing}
+	}
+	return nil
+}
+
+// versionsOf returns the versions of the migrations in an embedded tree, ascending.
+func versionsOf(files fs.FS) (versions []int64, err error) {
+	err = fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		v, err := goose.NumericComponent(path)
+		versions = append(versions, v)
+		return err
+	})
+	if err == nil && len(versions) == 0 {
+		err = errors.New("there are none")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the migrations: %w", err)
+	}
+	slices.Sort(versions)
+	return versions, nil
 }
 
 // riverUp applies the queue's own migrations in its schema and gives the system role what its client needs.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/postgres/pgtest"
+	"github.com/testflow/testflow/migrations"
 )
 
 func connectTo(t *testing.T, url string) *pgx.Conn {
@@ -86,6 +87,24 @@ func TestMigrate_newerDatabase_isRefused(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, postgres.Migrate(t.Context(), cfg))
+}
+
+func TestCheckSchema(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	require.NoError(t, db.CheckSchema(t.Context(), migrations.Main))
+	require.NoError(t, db.Analytics.CheckSchema(t.Context(), migrations.Analytics))
+	conn := connectTo(t, db.URL)
+	_, err := conn.Exec(t.Context(), "DELETE FROM goose_db_version WHERE version_id = 1")
+	require.NoError(t, err)
+	var pending *postgres.PendingError
+	require.ErrorAs(t, db.CheckSchema(t.Context(), migrations.Main), &pending)
+	assert.Equal(t, []int64{1}, pending.Missing)
+	_, err = conn.Exec(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (1, true), (99999, true)")
+	require.NoError(t, err)
+	var newer *postgres.NewerSchemaError
+	require.ErrorAs(t, db.CheckSchema(t.Context(), migrations.Main), &newer)
+	assert.EqualValues(t, 99999, newer.Version)
 }
 
 // A migration that fails is undone, named, and runs again once its obstacle has gone.

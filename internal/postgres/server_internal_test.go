@@ -141,18 +141,22 @@ func TestServer_killed_recovers(t *testing.T) {
 	t.Parallel()
 	for name, kill := range map[string]func(t *testing.T, h *helper, pg string){
 		"only the program": func(t *testing.T, h *helper, _ string) {
+			t.Helper()
 			require.NoError(t, h.cmd.Process.Kill())
 		},
 		"the program, by its own end": func(t *testing.T, h *helper, _ string) {
+			t.Helper()
 			require.NoError(t, h.stdin.Close())
 		},
 		"everything": func(t *testing.T, h *helper, pg string) {
+			t.Helper()
 			require.NoError(t, h.cmd.Process.Kill())
 			for _, pid := range processesIn(pg, h.pid) {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		},
 		"the postmaster, then the program": func(t *testing.T, h *helper, _ string) {
+			t.Helper()
 			require.NoError(t, syscall.Kill(h.pid, syscall.SIGKILL))
 			require.NoError(t, h.cmd.Process.Kill())
 		},
@@ -197,7 +201,8 @@ func TestServer_runningOrphan_isStopped(t *testing.T) {
 	again := start(t, dir)
 	assert.Equal(t, 42, value[int](t, again.URL, "SELECT n FROM kept"))
 	select {
-	case <-gone:
+	case err := <-gone:
+		require.NoError(t, err, "it ended in order")
 	case <-time.After(20 * time.Second):
 		t.Error("the orphan still runs")
 	}

@@ -33,8 +33,10 @@ func TestUnprotected_findsEachWayPast(t *testing.T) {
 		"org_id is not uuid NOT NULL":            {`CREATE TABLE x (org_id uuid NOT NULL)`, `SELECT es.protect('x')`, `ALTER TABLE x ALTER org_id DROP NOT NULL`},
 		"a view that reads as its owner":         {`CREATE TABLE x (org_id uuid NOT NULL)`, `SELECT es.protect('x')`, `CREATE VIEW v AS SELECT * FROM x`, `GRANT SELECT ON v TO tftest_api`},
 		"cannot have policies":                   {`CREATE TABLE x (org_id uuid NOT NULL)`, `SELECT es.protect('x')`, `CREATE MATERIALIZED VIEW v AS SELECT * FROM x`, `GRANT SELECT ON v TO tftest_api`},
-		`x_1: row-level security is off`: {`CREATE TABLE x (org_id uuid NOT NULL, n int) PARTITION BY LIST (n)`, `SELECT es.protect('x')`,
-			`CREATE TABLE x_1 PARTITION OF x FOR VALUES IN (1)`, `GRANT SELECT ON x_1 TO tftest_api`},
+		`x_1: row-level security is off`: {
+			`CREATE TABLE x (org_id uuid NOT NULL, n int) PARTITION BY LIST (n)`, `SELECT es.protect('x')`,
+			`CREATE TABLE x_1 PARTITION OF x FOR VALUES IN (1)`, `GRANT SELECT ON x_1 TO tftest_api`,
+		},
 	} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()

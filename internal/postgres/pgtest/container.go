@@ -2,6 +2,7 @@ package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -17,11 +18,18 @@ const (
 	healthLimit = 5 * time.Second
 	// readyLimit bounds a container's start once its image is there.
 	readyLimit = 20 * time.Second
+	// containerLimit bounds all of it, fetching the image too: where no registry answers, other ways remain.
+	containerLimit = 90 * time.Second
 )
 
 // startContainer runs TESTFLOW_TEST_PG_IMAGE (postgres:17-alpine) in Docker. It ends with the process: by stop, or by
-// testcontainers' reaper.
-func startContainer(ctx context.Context) (_ *server, err error) {
+// testcontainers' reaper, without which a process that nobody stops doesn't start one.
+func startContainer(ctx context.Context, stops bool) (_ *server, err error) {
+	if !stops && testcontainers.ReadConfig().Config.RyukDisabled {
+		return nil, errors.New("docker: with the reaper (Ryuk) disabled only `make test` runs a container")
+	}
+	ctx, cancelAll := context.WithTimeout(ctx, containerLimit)
+	defer cancelAll()
 	defer func() {
 		// testcontainers panics where the environment names no usable Docker host.
 		if p := recover(); p != nil {

@@ -139,7 +139,7 @@ func open(ctx context.Context, tb testing.TB, url string) *postgres.DB {
 func shared(ctx context.Context) (*server, error) {
 	sharedOnce.Do(func() {
 		// The server outlives the test that asked first.
-		sharedServer, errShared = find(context.WithoutCancel(ctx))
+		sharedServer, errShared = find(context.WithoutCancel(ctx), false)
 	})
 	return sharedServer, errShared
 }
@@ -153,7 +153,8 @@ var (
 // clone makes a database from a template, with the privileges of the database itself, which templates don't hand on.
 func (s *server) clone(ctx context.Context, template, name string, more ...string) (string, error) {
 	for _, statement := range append([]string{
-		"CREATE DATABASE %s TEMPLATE " + template,
+		// Half the time of the default, where its checkpoints need no disk; 0.2 s on two busy cores.
+		"CREATE DATABASE %s TEMPLATE " + template + " STRATEGY file_copy",
 		"GRANT CREATE, TEMPORARY ON DATABASE %s TO " + RolePrefix + "_owner",
 		"GRANT CONNECT ON DATABASE %s TO " + RolePrefix + "_api, " + RolePrefix + "_system",
 	}, more...) {

@@ -35,8 +35,9 @@ type server struct {
 }
 
 // find returns a server by TESTFLOW_TEST_PG: url, container, local, or auto, which is the first of them that there is.
-func find(ctx context.Context) (*server, error) {
-	s, err := choose(ctx)
+// stops says whether somebody will call the server's stop: a wrapper does, a test's own process ends unasked.
+func find(ctx context.Context, stops bool) (*server, error) {
+	s, err := choose(ctx, stops)
 	if err != nil {
 		return nil, err
 	}
@@ -51,14 +52,14 @@ func find(ctx context.Context) (*server, error) {
 	return s, nil
 }
 
-func choose(ctx context.Context) (*server, error) {
+func choose(ctx context.Context, stops bool) (*server, error) {
 	mode, url := os.Getenv("TESTFLOW_TEST_PG"), os.Getenv("TESTFLOW_TEST_DATABASE_URL")
 	switch mode {
 	case "", "auto":
 		if url != "" {
 			return given(url)
 		}
-		s, err := startContainer(ctx)
+		s, err := startContainer(ctx, stops)
 		if err == nil {
 			return s, nil
 		}
@@ -73,7 +74,7 @@ func choose(ctx context.Context) (*server, error) {
 		}
 		return given(url)
 	case "container":
-		return startContainer(ctx)
+		return startContainer(ctx, stops)
 	case "local":
 		return startLocal(ctx)
 	default:
@@ -134,7 +135,6 @@ func startSlot(ctx context.Context, dir, binDir string) (*server, error) {
 	var used *postgres.InUseError
 	if err != nil && !errors.As(err, &used) {
 		// A killed machine leaves a cluster that nothing was synced of; there is nothing in it to save.
-		//nolint:gosec // a directory of the cache that we made
 		if errWipe := os.RemoveAll(filepath.Join(dir, "postgres")); errWipe != nil {
 			return nil, errors.Join(err, errWipe)
 		}

@@ -33,7 +33,7 @@ func Wrap(w io.Writer, command []string) int {
 
 func wrap(ctx context.Context, w io.Writer, command []string) (code int, err error) {
 	begin := time.Now()
-	s, err := find(ctx)
+	s, err := find(ctx, true)
 	if err != nil {
 		return 2, err
 	}
@@ -49,7 +49,7 @@ func wrap(ctx context.Context, w io.Writer, command []string) (code int, err err
 	}
 	fmt.Fprintf(w, "tests run on %s (ready in %s)\n", s.what, time.Since(begin).Round(time.Millisecond))
 
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // the developer's own command
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 20 * time.Second
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
