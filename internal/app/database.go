@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 
@@ -71,7 +70,10 @@ func watchPostgres(server *postgres.Server) part {
 		run: func(ctx context.Context) error {
 			select {
 			case <-server.Done():
-				return errors.Join(errors.New("our own Postgres ended; its last lines are in the log above"), server.Err())
+				if err := server.Err(); err != nil {
+					return fmt.Errorf("our own Postgres ended, its last lines are in the log above: %w", err)
+				}
+				return nil
 			case <-ctx.Done():
 				return nil
 			}

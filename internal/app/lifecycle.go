@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,8 +29,9 @@ type process struct {
 
 type runningPart struct {
 	part
-	cancel context.CancelFunc
-	done   chan struct{}
+	cancel   context.CancelFunc
+	done     chan struct{}
+	stopping *atomic.Bool // from then on, ending is what it is asked to do
 }
 
 func newProcess(log *slog.Logger, timeout time.Duration) *process {
@@ -39,12 +41,12 @@ func newProcess(log *slog.Logger, timeout time.Duration) *process {
 // start runs a part in the background. Its context is not derived from the signal's: it ends when its turn to stop comes.
 func (p *process) start(ctx context.Context, pt part) {
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
-	p.parts = append(p.parts, runningPart{part: pt, cancel: cancel, done: done})
+	done, stopping := make(chan struct{}), &atomic.Bool{}
+	p.parts = append(p.parts, runningPart{part: pt, cancel: cancel, done: done, stopping: stopping})
 	go func() {
 		defer close(done)
 		err := pt.run(runCtx)
-		if runCtx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		if stopping.Load() && (err == nil || errors.Is(err, context.Canceled)) {
 			return
 		}
 		if err == nil {
@@ -76,6 +78,7 @@ func (p *process) stopAll(ctx context.Context) error {
 	var errs []error
 	for i := len(p.parts) - 1; i >= 0; i-- {
 		r := &p.parts[i]
+		r.stopping.Store(true)
 		if r.stop != nil {
 			if err := r.stop(stopCtx); err != nil {
 				errs = append(errs, fmt.Errorf("stop %s: %w", r.name, err))

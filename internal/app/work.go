@@ -42,7 +42,7 @@ func (p *platform) startWorker(ctx context.Context, proc *process) error {
 	}
 	client, err := run.NewWorkingClient(p.db.main, workers, run.ClientConfig{
 		ID: id, Regions: map[string]int{c.Region: c.Concurrency}, Leads: p.command != config.Work,
-		StopTimeout: p.cfg.Server.ShutdownTimeout, Log: p.room("queue"),
+		StopTimeout: p.cfg.Server.ShutdownTimeout, Log: quiet(p.room("queue")),
 	})
 	if err != nil {
 		return err
@@ -67,6 +67,24 @@ func (p *platform) startWorker(ctx context.Context, proc *process) error {
 	}
 	proc.start(ctx, part{name: "queue", run: untilClosed(client.Stopped()), stop: client.Stop})
 	return nil
+}
+
+// quiet lets warnings and errors through alone: the queue tells at level Info how many jobs it had, every few seconds.
+func quiet(log *slog.Logger) *slog.Logger { return slog.New(atLeast{log.Handler(), slog.LevelWarn}) }
+
+type atLeast struct {
+	slog.Handler
+	level slog.Level
+}
+
+func (h atLeast) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= h.level && h.Handler.Enabled(ctx, l)
+}
+func (h atLeast) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return atLeast{h.Handler.WithAttrs(attrs), h.level}
+}
+func (h atLeast) WithGroup(name string) slog.Handler {
+	return atLeast{h.Handler.WithGroup(name), h.level}
 }
 
 // untilClosed is the run of a part that lives elsewhere and tells by a channel when it is over.
