@@ -106,8 +106,8 @@ func classifyDNS(err *net.DNSError) *Error {
 	}
 }
 
-// alertNoApplicationProtocol is TLS's no_application_protocol (RFC 7301).
-const alertNoApplicationProtocol = tls.AlertError(120)
+// noApplicationProtocol is the number of TLS's alert no_application_protocol (RFC 7301).
+const noApplicationProtocol = 120
 
 func classifyTLS(err error, phase Phase) *Error {
 	tlsError := func(message string) *Error { return &Error{Code: CodeTLS, Message: message, Phase: PhaseTLS} }
@@ -133,7 +133,7 @@ func classifyTLS(err error, phase Phase) *Error {
 		return tlsError("The target's certificate could not be verified.")
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return tlsError("The target does not speak TLS on this port.")
-	case errors.As(err, &alert) && alert == alertNoApplicationProtocol, strings.Contains(err.Error(), "no application protocol"):
+	case errors.As(err, &alert) && uint8(alert) == noApplicationProtocol, strings.Contains(err.Error(), "no application protocol"):
 		return &Error{Code: CodeProtocol, Message: "The target does not speak the chosen version of HTTP.", Phase: PhaseTLS}
 	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
 		return tlsError("The target refused the TLS handshake.")

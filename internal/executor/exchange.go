@@ -114,10 +114,9 @@ func (x *exchanging) hop(ctx context.Context) (next *url.URL, failed *Error) {
 		x.answer.timings.add(trace.finish(engine.cfg.Now()))
 		return nil, classify(ctx, err, trace.phase())
 	}
-	body := resp.Body
 	defer func() {
 		// Nothing can be done about an error here, and what matters was read.
-		_ = body.Close()
+		_ = resp.Body.Close()
 	}()
 	if x.spec.UsesCookies() {
 		if cookies := resp.Cookies(); len(cookies) > 0 {
@@ -130,7 +129,7 @@ func (x *exchanging) hop(ctx context.Context) (next *url.URL, failed *Error) {
 	if failed == nil && next == nil {
 		failed = x.read(ctx, resp)
 	} else if next != nil {
-		_, _ = io.CopyN(io.Discard, body, drainLimit) // a kept connection is worth no error
+		_, _ = io.CopyN(io.Discard, resp.Body, drainLimit) // a kept connection is worth no error
 	}
 	x.answer.timings.add(trace.finish(engine.cfg.Now()))
 	return next, failed

@@ -16,15 +16,15 @@ import (
 )
 
 // loopback lets tests reach the target.
-func loopback(t testing.TB) *netguard.Guard {
-	t.Helper()
+func loopback(tb testing.TB) *netguard.Guard {
+	tb.Helper()
 	return netguard.New(netguard.Policy{Allow: []netguard.Rule{{Prefix: netip.MustParsePrefix("127.0.0.0/8")}}}, time.Now)
 }
 
-func newEngine(t testing.TB, target *targettest.Server) *executor.Engine {
-	t.Helper()
-	e := executor.New(executor.Config{Guard: loopback(t), Now: time.Now, RootCAs: target.CAs})
-	t.Cleanup(e.Close)
+func newEngine(tb testing.TB, target *targettest.Server) *executor.Engine {
+	tb.Helper()
+	e := executor.New(executor.Config{Guard: loopback(tb), Now: time.Now, RootCAs: target.CAs})
+	tb.Cleanup(e.Close)
 	return e
 }
 
@@ -37,12 +37,12 @@ func names(target *targettest.Server) map[string]string {
 	}
 }
 
-func mustRead(t testing.TB, spec string) testspec.Spec {
-	t.Helper()
+func mustRead(tb testing.TB, spec string) testspec.Spec {
+	tb.Helper()
 	s, err := testspec.Read([]byte(spec), testspec.WithAnyName())
 	if err != nil {
 		b, _ := json.Marshal(err)
-		t.Fatalf("spec: %v %s", err, b)
+		tb.Fatalf("spec: %v %s", err, b)
 	}
 	return s
 }
@@ -54,17 +54,17 @@ type outcome struct {
 	verdicts []executor.AssertionEvaluated
 }
 
-func run(t testing.TB, e *executor.Engine, target *targettest.Server, spec string) outcome {
-	t.Helper()
-	return runContext(context.Background(), t, e, target, spec)
+func run(tb testing.TB, e *executor.Engine, target *targettest.Server, spec string) outcome {
+	tb.Helper()
+	return runContext(context.Background(), tb, e, target, spec)
 }
 
-func runContext(ctx context.Context, t testing.TB, e *executor.Engine, target *targettest.Server, spec string) outcome {
-	t.Helper()
+func runContext(ctx context.Context, tb testing.TB, e *executor.Engine, target *targettest.Server, spec string) outcome {
+	tb.Helper()
 	var o outcome
 	o.Result = e.Run(ctx, executor.Input{
 		RunID: uuid.New(), OrgID: uuid.MustParse("0192f0c1-0000-7000-8000-000000000001"),
-		Spec: mustRead(t, spec), Environment: names(target), Region: "here",
+		Spec: mustRead(tb, spec), Environment: names(target), Region: "here",
 	}, func(ob executor.Observation) {
 		switch v := ob.(type) {
 		case executor.StepFinished:

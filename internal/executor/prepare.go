@@ -184,7 +184,7 @@ func (r *runner) prepareBody(p *prepared) *Error {
 	if b == nil {
 		return nil
 	}
-	contentType := ""
+	var contentType string
 	switch {
 	case b.JSON != nil:
 		raw, err := r.scope.ExpandJSON(b.JSON, testspec.MaxRequestBody)

@@ -19,16 +19,16 @@ import (
 	"github.com/testflow/testflow/internal/netguard"
 )
 
-func guard(t testing.TB, policy netguard.Policy) *netguard.Guard {
-	t.Helper()
+func guard(tb testing.TB, policy netguard.Policy) *netguard.Guard {
+	tb.Helper()
 	return netguard.New(policy, time.Now)
 }
 
-func allow(t testing.TB, list string) []netguard.Rule {
-	t.Helper()
+func allow(tb testing.TB, list string) []netguard.Rule {
+	tb.Helper()
 	rules, err := netguard.ParseAllow(list)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return rules
 }

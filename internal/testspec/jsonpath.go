@@ -52,7 +52,8 @@ func boundedRegistry() *registry.Registry {
 		fn := reg.Get(name)
 		orig := *fn
 		*fn = *spec.Extension(name, orig.ReturnType(), orig.Validate, func(args []spec.PathValue) spec.PathValue {
-			if textLen(args[0]) > MaxMatchInput || textLen(args[1]) > MaxPattern {
+			text, pattern := textOf(args[0]), textOf(args[1])
+			if text == nil || pattern == nil || len(*text) > MaxMatchInput || len(*pattern) > MaxPattern {
 				return spec.LogicalFalse
 			}
 			return orig.Evaluate(args)
@@ -61,11 +62,17 @@ func boundedRegistry() *registry.Registry {
 	return reg
 }
 
-func textLen(v spec.PathValue) int {
-	if s, ok := spec.ValueFrom(v).Value().(string); ok {
-		return len(s)
+// textOf returns a function's argument as text, nil when it is none or nothing. (The library's own match and search
+// panic on nothing.)
+func textOf(v spec.PathValue) *string {
+	arg := spec.ValueFrom(v)
+	if arg == nil {
+		return nil
 	}
-	return 0
+	if s, ok := arg.Value().(string); ok {
+		return &s
+	}
+	return nil
 }
 
 // compilePath parses an RFC 9535 path. The error's text is a clause.
@@ -125,6 +132,9 @@ func filterLoops(path string) int {
 			if filters > 0 && i+1 < len(path) && path[i+1] == '.' {
 				loops++
 				i++
+				if i+1 < len(path) && path[i+1] == '*' {
+					i++ // ..* looks at each value once
+				}
 			}
 		}
 	}

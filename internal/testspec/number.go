@@ -75,7 +75,7 @@ func (d decimal) cmp(o decimal) int {
 		}
 		return 1
 	}
-	m := 0
+	var m int
 	switch {
 	case ds == 0:
 		return 0

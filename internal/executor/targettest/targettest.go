@@ -40,30 +40,30 @@ type Server struct {
 // Connections is how many connections were accepted so far.
 func (s *Server) Connections() int64 { return s.connections.Load() }
 
-// New starts the target; it is stopped when t ends.
-func New(t testing.TB) *Server {
-	t.Helper()
+// New starts the target; it is stopped when tb ends.
+func New(tb testing.TB) *Server {
+	tb.Helper()
 	s := &Server{}
-	ca := newAuthority(t)
+	ca := newAuthority(tb)
 	s.CAs = ca.pool
-	plain := s.start(t, nil, true)
+	plain := s.start(tb, nil, true)
 	s.URL = plain.URL
-	s.OtherURL = s.start(t, nil, true).URL
+	s.OtherURL = s.start(tb, nil, true).URL
 	s.NotTLSURL = "https://" + strings.TrimPrefix(s.URL, "http://")
 	now := time.Now()
-	good := ca.issue(t, now.Add(-time.Hour), now.Add(time.Hour), "localhost", net.IPv4(127, 0, 0, 1))
-	s.TLSURL = s.start(t, &good, true).URL
-	s.HTTP1OnlyURL = s.start(t, &good, false).URL
-	expired := ca.issue(t, now.Add(-2*time.Hour), now.Add(-time.Hour), "localhost", net.IPv4(127, 0, 0, 1))
-	s.ExpiredURL = s.start(t, &expired, true).URL
-	wrong := ca.issue(t, now.Add(-time.Hour), now.Add(time.Hour), "other.example", nil)
-	s.WrongNameURL = s.start(t, &wrong, true).URL
-	s.RefusedURL = refusedURL(t)
+	good := ca.issue(tb, now.Add(-time.Hour), now.Add(time.Hour), "localhost", net.IPv4(127, 0, 0, 1))
+	s.TLSURL = s.start(tb, &good, true).URL
+	s.HTTP1OnlyURL = s.start(tb, &good, false).URL
+	expired := ca.issue(tb, now.Add(-2*time.Hour), now.Add(-time.Hour), "localhost", net.IPv4(127, 0, 0, 1))
+	s.ExpiredURL = s.start(tb, &expired, true).URL
+	wrong := ca.issue(tb, now.Add(-time.Hour), now.Add(time.Hour), "other.example", nil)
+	s.WrongNameURL = s.start(tb, &wrong, true).URL
+	s.RefusedURL = refusedURL(tb)
 	return s
 }
 
-func (s *Server) start(t testing.TB, cert *tls.Certificate, http2 bool) *httptest.Server {
-	t.Helper()
+func (s *Server) start(tb testing.TB, cert *tls.Certificate, http2 bool) *httptest.Server {
+	tb.Helper()
 	srv := httptest.NewUnstartedServer(s.routes())
 	srv.Config.ErrorLog = discardLog()
 	srv.Config.ReadHeaderTimeout = 30 * time.Second
@@ -82,7 +82,7 @@ func (s *Server) start(t testing.TB, cert *tls.Certificate, http2 bool) *httptes
 		srv.TLS = &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12}
 		srv.StartTLS()
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		srv.CloseClientConnections()
 		srv.Close()
 	})
@@ -90,16 +90,16 @@ func (s *Server) start(t testing.TB, cert *tls.Certificate, http2 bool) *httptes
 }
 
 // refusedURL takes a port and gives it back.
-func refusedURL(t testing.TB) string {
-	t.Helper()
+func refusedURL(tb testing.TB) string {
+	tb.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	addr := l.Addr().String()
 	if err := l.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return "http://" + addr
 }
@@ -111,11 +111,11 @@ type authority struct {
 	pool *x509.CertPool
 }
 
-func newAuthority(t testing.TB) *authority {
-	t.Helper()
+func newAuthority(tb testing.TB) *authority {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "targettest"},
@@ -124,22 +124,22 @@ func newAuthority(t testing.TB) *authority {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
 	return &authority{key: key, cert: cert, pool: pool}
 }
 
-func (a *authority) issue(t testing.TB, from, to time.Time, name string, ip net.IP) tls.Certificate {
-	t.Helper()
+func (a *authority) issue(tb testing.TB, from, to time.Time, name string, ip net.IP) tls.Certificate {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
@@ -151,7 +151,7 @@ func (a *authority) issue(t testing.TB, from, to time.Time, name string, ip net.
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
