@@ -13,6 +13,7 @@ import (
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/projection"
+	"github.com/testflow/testflow/internal/run"
 )
 
 type migrateCommand struct {
@@ -210,7 +211,10 @@ type invariant struct {
 }
 
 func invariants(dbs *databases, store *eventstore.Store, runner *projection.Runner) []invariant {
+	runs := &run.Doctor{DB: dbs.main, Store: store, Now: time.Now}
 	return []invariant{
+		{"I2", "each requested run reaches exactly one end, in time", runs.CheckEnds},
+		{"I8", "what is done twice is recorded once", runs.CheckResults},
 		{"I6", "projections equal a rebuild from zero", func(ctx context.Context) ([]string, error) { return compareAll(ctx, runner) }},
 	}
 }

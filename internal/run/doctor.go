@@ -69,6 +69,22 @@ func (d *Doctor) Check(ctx context.Context) ([]Violation, error) {
 	return e.found, err
 }
 
+// CheckEnds returns what violates I2, one line each.
+func (d *Doctor) CheckEnds(ctx context.Context) ([]string, error) { return d.only(ctx, "I2") }
+
+// CheckResults returns what violates I8, one line each.
+func (d *Doctor) CheckResults(ctx context.Context) ([]string, error) { return d.only(ctx, "I8") }
+
+func (d *Doctor) only(ctx context.Context, invariant string) (lines []string, err error) {
+	found, err := d.Check(ctx)
+	for _, v := range found {
+		if v.Invariant == invariant {
+			lines = append(lines, fmt.Sprintf("run %s: %s", v.RunID, v.Detail))
+		}
+	}
+	return lines, err
+}
+
 // examination is what has been seen so far.
 type examination struct {
 	open  map[uuid.UUID]*patient

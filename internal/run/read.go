@@ -171,6 +171,19 @@ func (s *Service) Get(ctx context.Context, orgID, runID uuid.UUID) (d Detail, er
 	return d, err
 }
 
+// Summary returns a run as lists show it, without reading its events.
+func (s *Service) Summary(ctx context.Context, orgID, runID uuid.UUID) (r Run, err error) {
+	if _, err := auth.Require(ctx, orgID, auth.RunRead); err != nil {
+		return Run{}, err
+	}
+	err = s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
+		row, err := getRow(ctx, tx, runID)
+		r = runOf(row)
+		return err
+	})
+	return r, err
+}
+
 // Events returns the events of a run in the order of their positions.
 func (s *Service) Events(ctx context.Context, orgID, runID uuid.UUID) (views []EventView, err error) {
 	if _, err := auth.Require(ctx, orgID, auth.RunRead); err != nil {
