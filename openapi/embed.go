@@ -1,4 +1,4 @@
-// Package openapi holds the contract of the REST API. The document is written by hand and comes first; code and docs
+// Package openapi holds the contracts of the REST API and of the live stream. They are written by hand and come first; code and docs
 // follow it. The package serves nothing and interprets nothing.
 package openapi
 
@@ -8,3 +8,8 @@ import _ "embed"
 //
 //go:embed openapi.yaml
 var YAML []byte
+
+// AsyncYAML is asyncapi.yaml, the contract of the live stream, an AsyncAPI 3.0 document.
+//
+//go:embed asyncapi.yaml
+var AsyncYAML []byte

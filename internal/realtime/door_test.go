@@ -197,7 +197,7 @@ func TestDoor_socketsOfAUser_areCounted(t *testing.T) {
 	w.subscribed(t, other, "", "organization")
 	mine[0].Close()
 	require.Eventually(t, func() bool {
-		c, err := livetest.Dial(t.Context(), w.http.URL, livetest.Options{Token: token})
+		c, err := livetest.Dial(t.Context(), w.http.URL, livetest.Options{Token: token, Check: honours})
 		if err != nil {
 			return false
 		}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -236,7 +237,7 @@ func (w *world) ledger(tb testing.TB, org, stream uuid.UUID, kind string, data p
 // client connects and signs in, and goes when the test ends.
 func (w *world) client(tb testing.TB, token string) *livetest.Client {
 	tb.Helper()
-	c, err := livetest.Dial(tb.Context(), w.http.URL, livetest.Options{Token: token})
+	c, err := livetest.Dial(tb.Context(), w.http.URL, livetest.Options{Token: token, Check: honours})
 	require.NoError(tb, err)
 	tb.Cleanup(c.Close)
 	return c
@@ -343,7 +344,20 @@ func testCursors() *realtime.Cursors {
 var filler = strings.Repeat("a long text that fills queues. ", 200)
 
 func TestMain(m *testing.M) {
+	code := m.Run()
+	http.DefaultClient.CloseIdleConnections()
 	const server = "github.com/testflow/testflow/internal/postgres.(*" // pgtest's, which lives as long as the process
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(server+"Server).launch"), goleak.IgnoreAnyFunction(server+"Server).launch.func1"),
-		goleak.IgnoreAnyFunction(server+"tailLog).follow"))
+	var left error
+	for range 20 { // what was closed may take a moment on a busy machine
+		left = goleak.Find(goleak.IgnoreAnyFunction(server+"Server).launch"), goleak.IgnoreAnyFunction(server+"Server).launch.func1"),
+			goleak.IgnoreAnyFunction(server+"tailLog).follow"), goleak.IgnoreAnyFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).backgroundHealthCheck"))
+		if left == nil {
+			break
+		}
+	}
+	if left != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, "goroutines are left over:", left)
+		code = 1
+	}
+	os.Exit(code)
 }

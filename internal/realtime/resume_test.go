@@ -135,7 +135,7 @@ type watcher struct {
 // run watches until the last event, over as many connections as it takes.
 func (wa *watcher) run(ctx context.Context, w *world, began chan<- struct{}) error {
 	for {
-		c, err := livetest.Dial(ctx, w.http.URL, livetest.Options{Token: wa.token})
+		c, err := livetest.Dial(ctx, w.http.URL, livetest.Options{Token: wa.token, Check: honours})
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ type Frame struct {
 	Data         json.RawMessage `json:"data"`
 
 	Received time.Time `json:"-"` // when the frame was read from the socket
-	Size     int       `json:"-"` // bytes
+	Raw      []byte    `json:"-"` // as it came
 }
 
 // ErrorCode is the code of an error frame.
@@ -54,6 +54,8 @@ type Options struct {
 	Token        string      // sent as the first frame; empty = nothing is sent
 	Subprotocols []string    // offered in the handshake
 	Header       http.Header // of the handshake
+	// Check, when it isn't nil, judges each frame as it came.
+	Check func(raw []byte) error
 }
 
 // Client is one connection. It is for one goroutine.
@@ -63,6 +65,7 @@ type Client struct {
 
 	position int64
 	began    bool
+	check    func([]byte) error
 }
 
 // readLimit is more than any frame has; a server that sends more is broken.
@@ -80,7 +83,7 @@ func Dial(ctx context.Context, base string, o Options) (*Client, error) {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
 	conn.SetReadLimit(readLimit)
-	c := &Client{Conn: conn}
+	c := &Client{Conn: conn, check: o.Check}
 	if o.Token != "" {
 		if err := c.Send(ctx, map[string]any{"type": "auth", "token": o.Token}); err != nil {
 			return nil, errors.Join(err, conn.CloseNow())
@@ -113,9 +116,14 @@ func (c *Client) Next(ctx context.Context) (Frame, error) {
 	if err != nil {
 		return Frame{}, err
 	}
-	f := Frame{Received: time.Now(), Size: len(b)} //nolint:forbidigo // a measurement of the wall clock
+	f := Frame{Received: time.Now(), Raw: b} //nolint:forbidigo // a measurement of the wall clock
 	if err := json.Unmarshal(b, &f); err != nil {
 		return f, fmt.Errorf("frame %.200q: %w", b, err)
+	}
+	if c.check != nil {
+		if err := c.check(b); err != nil {
+			return f, fmt.Errorf("frame %.2000q: %w", b, err)
+		}
 	}
 	switch f.Type {
 	case "subscribed", "unsubscribed", "gap":
