@@ -59,7 +59,10 @@ call() { # METHOD PATH [BODY [HEADER…]] prints the answer, fails on anything b
 	case $status in 2*) cat "$work/answer" ;; *) echo "$method $path answered $status: $(cat "$work/answer")" >&2; return 1 ;; esac
 }
 
-token=$(call POST /api/auth/register '{"email":"ada@example.com","password":"correct horse battery staple","name":"Ada","organizationName":"Analytical Engines"}' | jq -er .accessToken)
+setup=$("${compose[@]}" logs serve 2>/dev/null | grep -o '"setup_token":"[^"]*"' | head -n 1 | cut -d'"' -f4)
+[ -n "$setup" ] || fail "the server's log holds no setup token"
+token=$(call POST /api/auth/register "$(jq -n --arg s "$setup" '{email: "ada@example.com", password: "correct horse battery staple", name: "Ada",
+	organizationName: "Analytical Engines", setupToken: $s}')" | jq -er .accessToken)
 say "registered"
 project=$(call POST /api/projects '{"name":"Compose"}' | jq -er .id)
 test=$(call POST /api/tests "$(jq -n --arg p "$project" '{

@@ -170,6 +170,21 @@ func (p *platform) buildPeople() error {
 		policy = org.Open
 	}
 	p.orgs = &org.Service{DB: p.db.main, Store: p.store, Accounts: p.accounts, Policy: policy, NewID: newID, Log: p.room("org")}
+	if p.command == config.Serve { // `up` listens to this machine alone
+		if p.orgs.SetupToken, err = auth.SetupToken(p.cfg.Secrets.JWT); err != nil {
+			return fmt.Errorf("JWT_SECRET: %w", err)
+		}
+	}
+	return nil
+}
+
+// announceSetup says how the first account is made, as long as there is none: whoever reads the log may.
+func (p *platform) announceSetup(ctx context.Context) error {
+	taken, err := p.accounts.HasOperator(ctx)
+	if err != nil || taken {
+		return err
+	}
+	p.log.Warn("no account yet: register the first one with this setupToken; it will be the operator", slog.String("setup_token", p.orgs.SetupToken))
 	return nil
 }
 

@@ -39,6 +39,9 @@ func (s *serveCommand) Run(ctx context.Context, t terminal) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	if err := p.announceSetup(ctx); err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	proc := newProcess(log, c.Server.ShutdownTimeout+stopSlack)
 	p.startDoors(ctx, proc, listener)
 	log.Info("serving", slog.String("url", p.url(listener)), slog.String("version", version()))

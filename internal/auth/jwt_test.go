@@ -222,3 +222,18 @@ func TestTokens_expiry(t *testing.T) {
 	_, err = tokens(t, secretA, ends.Add(leeway+time.Second)).Verify(token)
 	require.Equal(t, "auth.token_expired", code(err))
 }
+
+func TestSetupToken(t *testing.T) {
+	t.Parallel()
+	a, err := SetupToken(secretA + "," + secretB)
+	require.NoError(t, err)
+	require.Len(t, a, 24)
+	again, err := SetupToken(secretA)
+	require.NoError(t, err)
+	require.Equal(t, a, again, "every node knows the same one")
+	b, err := SetupToken(secretB)
+	require.NoError(t, err)
+	require.NotEqual(t, a, b)
+	_, err = SetupToken("")
+	require.Error(t, err)
+}
