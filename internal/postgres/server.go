@@ -359,7 +359,7 @@ func (s *Server) launch(ctx context.Context, port int) error {
 	cmd.Stdout, cmd.Stderr = w, w
 
 	s.done = make(chan struct{})
-	tail := &tailLog{log: s.cfg.Logger.With(slog.String("room", "postgres")), ready: make(chan struct{})}
+	tail := &tailLog{log: s.cfg.Logger.With(slog.String("room", "postgres")), ready: make(chan struct{}), end: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
 		// The kernel sends the death signal when the thread that started the child ends: keep it until the child has gone.
@@ -386,6 +386,7 @@ func (s *Server) launch(ctx context.Context, port int) error {
 	case <-tail.ready:
 		return nil
 	case <-s.done:
+		<-tail.end // its last words may still be in the pipe
 		text := tail.text()
 		if strings.Contains(text, "Address already in use") {
 			return errPortTaken
@@ -420,7 +421,8 @@ func (s *Server) ensureDatabase(ctx context.Context) error {
 // tailLog passes the server's log on and keeps its end.
 type tailLog struct {
 	log   *slog.Logger
-	ready chan struct{}
+	ready chan struct{} // closed when the server takes connections
+	end   chan struct{} // closed when there is nothing more to read
 
 	mu    sync.Mutex
 	lines []string
@@ -429,6 +431,7 @@ type tailLog struct {
 
 func (t *tailLog) follow(ctx context.Context, r io.ReadCloser) {
 	ctx = context.WithoutCancel(ctx)
+	defer close(t.end)
 	defer r.Close()
 	sc := bufio.NewScanner(r)
 	sc.Buffer(nil, 1<<20)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -35,7 +36,36 @@ func TestMain(m *testing.M) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0) // without Stop: the kernel has to do it
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if clusterDir != "" {
+		_ = os.RemoveAll(filepath.Dir(clusterDir))
+	}
+	os.Exit(code)
+}
+
+var (
+	clusterOnce sync.Once
+	clusterDir  string
+)
+
+// cluster returns a data directory that has been used before: a copy, since initdb takes a second of a core.
+func cluster(t *testing.T) string {
+	t.Helper()
+	clusterOnce.Do(func() {
+		base, err := os.MkdirTemp("", "tfpg") //nolint:usetesting // outlives the test that came first; TestMain removes it
+		require.NoError(t, err)
+		require.NoError(t, os.Chmod(base, 0o755))
+		dir := filepath.Join(base, "data")
+		s, err := StartServer(t.Context(), ServerConfig{DataDir: dir, Throwaway: true})
+		require.NoError(t, err)
+		require.NoError(t, s.Stop(t.Context()))
+		clusterDir = dir
+	})
+	require.NotEmpty(t, clusterDir)
+	dir := filepath.Join(reachableDir(t), "data")
+	out, err := exec.Command("cp", "-a", clusterDir, dir).CombinedOutput()
+	require.NoError(t, err, string(out))
+	return dir
 }
 
 type helper struct {
@@ -128,7 +158,7 @@ func TestServer_stopAndStart_keepsTheData(t *testing.T) {
 
 func TestServer_secondOnTheSameDirectory_isRefused(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(reachableDir(t), "data")
+	dir := cluster(t)
 	start(t, dir)
 	_, err := StartServer(t.Context(), ServerConfig{DataDir: dir})
 	var used *InUseError
@@ -163,7 +193,7 @@ func TestServer_killed_recovers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := filepath.Join(reachableDir(t), "data")
+			dir := cluster(t)
 			h := startHelper(t, dir)
 			exec1(t, h.url, "CREATE TABLE kept AS SELECT 42 AS n")
 			kill(t, h, filepath.Join(dir, "postgres"))
@@ -177,7 +207,7 @@ func TestServer_killed_recovers(t *testing.T) {
 // A server that nobody tells of the program's death (no such signal, or it was lost) goes on; the next start ends it.
 func TestServer_runningOrphan_isStopped(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(reachableDir(t), "data")
+	dir := cluster(t)
 	s := start(t, dir)
 	exec1(t, s.URL, "CREATE TABLE kept AS SELECT 42 AS n")
 	require.NoError(t, s.Stop(t.Context()))
@@ -211,7 +241,7 @@ func TestServer_runningOrphan_isStopped(t *testing.T) {
 // The number in a stale postmaster.pid may be somebody else's by now: it is left alone.
 func TestServer_stalePIDOfAnother_isLeftAlone(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(reachableDir(t), "data")
+	dir := cluster(t)
 	s := start(t, dir)
 	require.NoError(t, s.Stop(t.Context()))
 	other := exec.Command("sleep", "60")
@@ -228,7 +258,7 @@ func TestServer_stalePIDOfAnother_isLeftAlone(t *testing.T) {
 
 func TestServer_endsByItself_isSaid(t *testing.T) {
 	t.Parallel()
-	s := start(t, filepath.Join(reachableDir(t), "data"))
+	s := start(t, cluster(t))
 	require.NoError(t, s.Err())
 	require.NoError(t, syscall.Kill(s.PID, syscall.SIGQUIT))
 	<-s.Done()
@@ -238,10 +268,8 @@ func TestServer_endsByItself_isSaid(t *testing.T) {
 // Each of these is one line that says what to do.
 func TestServer_cannotStart_saysWhatToDo(t *testing.T) {
 	t.Parallel()
-	ready := filepath.Join(reachableDir(t), "ready")
-	s := start(t, ready)
-	require.NoError(t, s.Stop(t.Context()))
 	version := func(t *testing.T, v string) string {
+		t.Helper()
 		dir := filepath.Join(reachableDir(t), "data")
 		require.NoError(t, os.MkdirAll(filepath.Join(dir, "postgres"), 0o755))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "postgres", "PG_VERSION"), []byte(v), 0o600))
@@ -251,28 +279,30 @@ func TestServer_cannotStart_saysWhatToDo(t *testing.T) {
 		dir  func(t *testing.T) string
 		want string
 	}{
-		"newer data":   {func(t *testing.T) string { return version(t, "99\n") }, "was written by PostgreSQL 99"},
-		"older data":   {func(t *testing.T) string { return version(t, "9\n") }, "was written by PostgreSQL 9,"},
-		"damaged data": {func(t *testing.T) string { return version(t, "??") }, "is damaged"},
+		"newer data":   {func(t *testing.T) string { t.Helper(); return version(t, "99\n") }, "was written by PostgreSQL 99"},
+		"older data":   {func(t *testing.T) string { t.Helper(); return version(t, "9\n") }, "was written by PostgreSQL 9,"},
+		"damaged data": {func(t *testing.T) string { t.Helper(); return version(t, "??") }, "is damaged"},
 		"a broken cluster": {func(t *testing.T) string {
-			dir := filepath.Join(reachableDir(t), "data")
-			s := start(t, dir)
-			require.NoError(t, s.Stop(t.Context()))
+			t.Helper()
+			dir := cluster(t)
 			require.NoError(t, os.Remove(filepath.Join(dir, "postgres", "global", "pg_control")))
 			return dir
 		}, "pg_control"},
 		"not a cluster": {func(t *testing.T) string {
+			t.Helper()
 			dir := filepath.Join(reachableDir(t), "data")
 			require.NoError(t, os.MkdirAll(filepath.Join(dir, "postgres", "holiday"), 0o755))
 			return dir
 		}, "not a PostgreSQL cluster"},
 		"a file": {func(t *testing.T) string {
+			t.Helper()
 			f := filepath.Join(reachableDir(t), "file")
 			require.NoError(t, os.WriteFile(f, nil, 0o600))
 			return f
 		}, "TESTFLOW_DATA_DIR"},
 		"unwritable": {func(*testing.T) string { return "/proc/testflow" }, "cannot write to the data directory"},
 		"unreachable for the account": {func(t *testing.T) string {
+			t.Helper()
 			if os.Geteuid() != 0 {
 				t.Skip("only root runs the server as another account")
 			}
@@ -281,9 +311,8 @@ func TestServer_cannotStart_saysWhatToDo(t *testing.T) {
 			return filepath.Join(dir, "data")
 		}, "may not enter"},
 		"no password": {func(t *testing.T) string {
-			dir := filepath.Join(reachableDir(t), "data")
-			s := start(t, dir)
-			require.NoError(t, s.Stop(t.Context()))
+			t.Helper()
+			dir := cluster(t)
 			require.NoError(t, os.Remove(filepath.Join(dir, "postgres.password")))
 			return dir
 		}, "postgres.password"},
