@@ -200,14 +200,16 @@ func (r *Runner) pass(ctx context.Context, f *follower) (more bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("list builds: %w", err)
 	}
+	building := false
 	for _, b := range builds {
+		building = building || b.State == stateBuilding
 		done, err := r.step(ctx, f, b.Build)
 		if err != nil {
 			return false, err
 		}
 		more = more || !done
 	}
-	if !more && len(builds) > 1 {
+	if !more && building {
 		return false, r.swapIfReady(ctx, f)
 	}
 	return more, nil

@@ -3,7 +3,7 @@ SELECT b.*, (SELECT count(*) FROM es.dead_letters d WHERE d.name = b.name AND d.
   FROM es.projection_builds b ORDER BY b.name, b.version, b.build;
 
 -- name: ActiveBuilds :many
-SELECT version, build FROM es.projection_builds WHERE name = @name AND version = @version AND state IN ('live', 'building') ORDER BY build;
+SELECT build, state FROM es.projection_builds WHERE name = @name AND version = @version AND state IN ('live', 'building') ORDER BY build;
 
 -- name: LiveBuild :one
 SELECT * FROM es.projection_builds WHERE name = @name AND state = 'live';

@@ -11,7 +11,7 @@ import (
 )
 
 const activeBuilds = `-- name: ActiveBuilds :many
-SELECT version, build FROM es.projection_builds WHERE name = $1 AND version = $2 AND state IN ('live', 'building') ORDER BY build
+SELECT build, state FROM es.projection_builds WHERE name = $1 AND version = $2 AND state IN ('live', 'building') ORDER BY build
 `
 
 type ActiveBuildsParams struct {
@@ -20,8 +20,8 @@ type ActiveBuildsParams struct {
 }
 
 type ActiveBuildsRow struct {
-	Version int32
-	Build   int32
+	Build int32
+	State string
 }
 
 func (q *Queries) ActiveBuilds(ctx context.Context, arg ActiveBuildsParams) ([]ActiveBuildsRow, error) {
@@ -33,7 +33,7 @@ func (q *Queries) ActiveBuilds(ctx context.Context, arg ActiveBuildsParams) ([]A
 	var items []ActiveBuildsRow
 	for rows.Next() {
 		var i ActiveBuildsRow
-		if err := rows.Scan(&i.Version, &i.Build); err != nil {
+		if err := rows.Scan(&i.Build, &i.State); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
