@@ -201,7 +201,7 @@ func (s *Server) checkBody(c echo.Context, op *operation) ([]byte, []fault.Field
 	}
 	if op.definition {
 		if _, ok := value.(map[string]any); !ok {
-			faults = append(faults, fault.Field{Detail: "must be an object"})
+			return nil, nil, invalid([]fault.Field{{Detail: "must be an object"}})
 		}
 		return body, faults, nil
 	}

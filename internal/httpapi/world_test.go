@@ -264,3 +264,10 @@ func (a answer) id() string {
 	id, _ := a.json["id"].(string)
 	return id
 }
+
+func readAll(t *testing.T, r io.Reader) string {
+	t.Helper()
+	b, err := io.ReadAll(r)
+	require.NoError(t, err)
+	return string(b)
+}
