@@ -173,7 +173,7 @@ func (s *Service) span(from, to time.Time, without time.Duration) (time.Time, ti
 	if whole := to.Truncate(time.Minute); whole.Before(to) {
 		to = whole.Add(time.Minute)
 	}
-	f := fault.New(fault.Invalid, "time_range_invalid", "The time range is not valid.")
+	f := fault.New(fault.Invalid, "analytics.range_invalid", "The time range is not valid.")
 	switch {
 	case !from.Before(to):
 		f.Fields = append(f.Fields, fault.Field{Parameter: "from", Detail: "It must be before to."})
@@ -193,7 +193,7 @@ func (s *Service) settle(q Query) (Query, time.Duration, error) {
 	}
 	span := q.To.Sub(q.From)
 	if _, ok := groupColumns[q.GroupBy]; !ok && q.GroupBy != "" {
-		f := fault.New(fault.Invalid, "group_by_invalid", "Metrics can't be grouped by that.")
+		f := fault.New(fault.Invalid, "analytics.group_by_invalid", "Metrics can't be grouped by that.")
 		f.Fields = append(f.Fields, fault.Field{Parameter: "groupBy", Detail: "It is project, test, environment or region."})
 		return q, 0, f
 	}
@@ -201,7 +201,7 @@ func (s *Service) settle(q Query) (Query, time.Duration, error) {
 		if q.Interval == "" && span/i.width <= autoBuckets || q.Interval == i.name {
 			q.Interval = i.name
 			if span/i.width > maxBuckets {
-				f := fault.New(fault.Invalid, "interval_too_narrow", "That would be too many buckets.")
+				f := fault.New(fault.Invalid, "analytics.interval_too_narrow", "That would be too many buckets.")
 				f.Fields = append(f.Fields, fault.Field{Parameter: "interval", Detail: fmt.Sprintf("At most %d buckets fit in an answer: ask for a wider interval or a shorter time.", maxBuckets)})
 				return q, 0, f
 			}
@@ -213,7 +213,7 @@ func (s *Service) settle(q Query) (Query, time.Duration, error) {
 		q.Interval = last.name
 		return q, last.width, nil
 	}
-	f := fault.New(fault.Invalid, "interval_invalid", "There is no such interval.")
+	f := fault.New(fault.Invalid, "analytics.interval_invalid", "There is no such interval.")
 	f.Fields = append(f.Fields, fault.Field{Parameter: "interval", Detail: "It is 1m, 5m, 15m, 1h, 6h or 1d."})
 	return q, 0, f
 }

@@ -171,7 +171,7 @@ func (s *Service) Feed(ctx context.Context, orgID uuid.UUID, after int64, limit 
 		return nil, 0, err
 	}
 	if after < 0 {
-		return nil, 0, fault.New(fault.Invalid, "cursor_invalid", "This cursor is not one of ours.")
+		return nil, 0, fault.New(fault.Invalid, "cursor.invalid", "This cursor is not one of ours.")
 	}
 	q := eventstore.OrgQuery{After: after, Limit: min(max(limit, 1), maxLimit), Types: []string{}}
 	for _, t := range s.Store.Types() {

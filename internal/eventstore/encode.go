@@ -51,7 +51,7 @@ func encode(d Data, repair bool) (json.RawMessage, error) {
 		return raw, nil
 	}
 	if !repair {
-		return nil, fault.New(fault.Invalid, "text_not_storable", "A text holds a NUL character, half a character, or a number is out of range.")
+		return nil, fault.New(fault.Invalid, "request.text_not_storable", "A text holds a NUL character, half a character, or a number is out of range.")
 	}
 	return mend(raw), nil
 }

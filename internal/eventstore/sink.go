@@ -238,7 +238,7 @@ func (s *Sink) persist(ctx context.Context, batch []*sinkRequest) ([]Inserted, e
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, fault.New(fault.Unavailable, "database_unavailable", "The database could not be reached.").Because(err)
+			return nil, fault.New(fault.Unavailable, "server.database_unavailable", "The database could not be reached.").Because(err)
 		}
 	}
 }

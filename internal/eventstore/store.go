@@ -215,5 +215,5 @@ func (c *VersionConflict) Error() string {
 
 // Unwrap returns the fault that a person sees.
 func (c *VersionConflict) Unwrap() error {
-	return fault.New(fault.Conflict, "version_conflict", "Somebody else changed this first. Read it again and decide anew.")
+	return fault.New(fault.Conflict, "request.version_conflict", "Somebody else changed this first. Read it again and decide anew.")
 }

@@ -202,6 +202,9 @@ func TestDocument_listsEveryCode(t *testing.T) {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
+		if d.Name() == "check.go" {
+			return nil // what a check says stands in /health, not in a problem document
+		}
 		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
 		if err != nil {
 			return err

@@ -208,7 +208,7 @@ func TestMembers_theLastAdminStays(t *testing.T) {
 	wg.Wait()
 	for _, err := range results {
 		if err != nil {
-			require.Contains(t, []string{"org.last_admin", "version_conflict"}, code(err))
+			require.Contains(t, []string{"org.last_admin", "request.version_conflict"}, code(err))
 		}
 	}
 	require.GreaterOrEqual(t, h.count(t, "SELECT count(*) FROM org_members WHERE org_id = $1 AND role = 'admin'", id), 1)

@@ -88,17 +88,23 @@ const (
 	Exists         Operator = "exists"
 	GreaterOrEqual Operator = "greaterOrEqual"
 	GreaterThan    Operator = "greaterThan"
+	HasKey         Operator = "hasKey"
 	HasLength      Operator = "hasLength"
+	HasValue       Operator = "hasValue"
 	In             Operator = "in"
 	IsBoolean      Operator = "isBoolean"
 	IsEmpty        Operator = "isEmpty"
 	IsFloat        Operator = "isFloat"
 	IsInteger      Operator = "isInteger"
+	IsIpv4         Operator = "isIpv4"
+	IsIpv6         Operator = "isIpv6"
+	IsIsoDate      Operator = "isIsoDate"
 	IsList         Operator = "isList"
 	IsNull         Operator = "isNull"
 	IsNumber       Operator = "isNumber"
 	IsObject       Operator = "isObject"
 	IsString       Operator = "isString"
+	IsUuid         Operator = "isUuid"
 	LessOrEqual    Operator = "lessOrEqual"
 	LessThan       Operator = "lessThan"
 	Matches        Operator = "matches"
@@ -122,7 +128,11 @@ func (e Operator) Valid() bool {
 		return true
 	case GreaterThan:
 		return true
+	case HasKey:
+		return true
 	case HasLength:
+		return true
+	case HasValue:
 		return true
 	case In:
 		return true
@@ -134,6 +144,12 @@ func (e Operator) Valid() bool {
 		return true
 	case IsInteger:
 		return true
+	case IsIpv4:
+		return true
+	case IsIpv6:
+		return true
+	case IsIsoDate:
+		return true
 	case IsList:
 		return true
 	case IsNull:
@@ -143,6 +159,8 @@ func (e Operator) Valid() bool {
 	case IsObject:
 		return true
 	case IsString:
+		return true
+	case IsUuid:
 		return true
 	case LessOrEqual:
 		return true
