@@ -38,14 +38,14 @@ func (p *platform) buildDoors(ctx context.Context) error {
 	}
 	c, l := p.cfg.Server, p.cfg.Limits
 	p.door, err = httpapi.New(httpapi.Deps{
-		Orgs: p.orgs, Projects: p.projects,
-		UnitOfWork: unitOfWork{p.idempotency},
-		Positions:  positions{p},
-
-		Live:     p.live,
-		Checks:   p.checks(),
-		Registry: p.registry,
-		Now:      time.Now, NewID: newID, Logger: p.log, Version: version(),
+		Orgs: p.orgs, Projects: p.projects, Tests: p.tests, Runs: p.runs, Analytics: p.analytics, Audit: p.audit,
+		UnitOfWork:  unitOfWork{p.idempotency},
+		Positions:   positions{p},
+		FeedCursors: cursors,
+		Live:        p.live,
+		Checks:      p.checks(),
+		Registry:    p.registry,
+		Now:         time.Now, NewID: newID, Logger: p.log, Version: version(),
 		CursorKey: listKey, TrustedProxies: c.TrustedProxies, AllowedOrigins: c.AllowedOrigins, MetricsToken: c.MetricsToken,
 		Limits: httpapi.Limits{
 			RequestBody: int64(l.RequestBody), RequestTimeout: l.RequestTimeout, PageSize: l.PageSize, PositionWait: l.MinPosition, Wait: l.Wait,
@@ -61,7 +61,7 @@ func (p *platform) liveConfig(cursors *realtime.Cursors) realtime.Config {
 	limits.Frame, limits.FrameRate, limits.FrameEvents = int64(l.LiveFrame), l.LiveFrameRate, l.LiveFrameEvents
 	limits.QueueFrames, limits.QueueBytes = l.LiveQueueFrames, int(l.LiveQueueBytes)
 	limits.Coalesce, limits.RecentEvents, limits.AuthTime = l.LiveCoalesce, l.LiveRecentEvents, l.LiveAuthTime
-	limits.Recheck, limits.WriteTimeout = l.LiveRecheck, l.LiveWriteTimeout
+	limits.Recheck, limits.WriteTimeout, limits.CatchUpReaders = l.LiveRecheck, l.LiveWriteTimeout, l.LiveCatchUpReader
 	return realtime.Config{
 		Feed: p.feed,
 		Authenticate: func(ctx context.Context, token string, org *uuid.UUID) (auth.Principal, time.Time, error) {
@@ -75,6 +75,7 @@ func (p *platform) liveConfig(cursors *realtime.Cursors) realtime.Config {
 		Recheck:     p.orgs.Check,
 		TopicExists: p.topicExists,
 		ReadOrg:     p.readOrg,
+		Oldest:      p.store.Oldest,
 		Visibility: func(name string) eventstore.Visibility {
 			t, ok := p.store.TypeOf(name)
 			if !ok {
@@ -101,7 +102,7 @@ func (p *platform) topicExists(ctx context.Context, org uuid.UUID, kind string, 
 	case "test":
 		_, err = p.tests.Get(ctx, org, id)
 	case "run":
-		_, err = p.runs.Get(ctx, org, id)
+		_, err = p.runs.Summary(ctx, org, id)
 	default:
 		return false, nil
 	}
@@ -139,6 +140,8 @@ func (p *platform) checks() []httpapi.Check {
 			_, err := p.store.ReadAll(ctx, p.feed.Position(), 1)
 			return err
 		}},
+		{Name: "feed", Critical: true, Run: p.feed.Check},
+		{Name: "projections", Critical: false, Run: p.projections.Check},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/testflow/testflow/internal/cli"
 	"github.com/testflow/testflow/internal/config"
 )
 
@@ -38,7 +39,7 @@ func (h *healthCommand) Run(ctx context.Context, t terminal) error {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(address, "/")+"/readyz?verbose", nil)
 	if err != nil {
-		return &exitError{code: exitUsage, err: err}
+		return &cli.Exit{Code: cli.ExitUsage, Err: err}
 	}
 	answer, err := http.DefaultClient.Do(req)
 	if err != nil {

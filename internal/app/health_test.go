@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/testflow/testflow/internal/cli"
 )
 
 func TestHealth_saysWhetherTheServerIsReady(t *testing.T) {
@@ -16,8 +18,8 @@ func TestHealth_saysWhetherTheServerIsReady(t *testing.T) {
 		code   int
 		says   string
 	}{
-		"ready":    {http.StatusOK, exitOK, ""},
-		"draining": {http.StatusServiceUnavailable, exitCannotRun, "is not ready (503): the database is away"},
+		"ready":    {http.StatusOK, cli.ExitOK, ""},
+		"draining": {http.StatusServiceUnavailable, cli.ExitCouldNot, "is not ready (503): the database is away"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -34,7 +36,7 @@ func TestHealth_saysWhetherTheServerIsReady(t *testing.T) {
 			term := terminal{out: &out, err: &errs, environ: []string{"TESTFLOW_URL=" + server.URL}}
 
 			err := (&healthCommand{}).Run(t.Context(), term)
-			if c.code == exitOK {
+			if c.code == cli.ExitOK {
 				require.NoError(t, err)
 				require.Contains(t, out.String(), "ready: "+server.URL)
 				return
@@ -51,5 +53,5 @@ func TestHealth_asksThePortOfThisMachine(t *testing.T) {
 	term := terminal{out: &out, err: &errs, environ: []string{"PORT=1"}} // nothing listens there
 	err := (&healthCommand{}).Run(t.Context(), term)
 	require.ErrorContains(t, err, "127.0.0.1:1")
-	require.Equal(t, exitCannotRun, term.fail(t.Context(), err))
+	require.Equal(t, cli.ExitCouldNot, term.fail(t.Context(), err))
 }

@@ -8,21 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/lmittmann/tint"
 
+	"github.com/testflow/testflow/internal/cli"
 	"github.com/testflow/testflow/internal/config"
 	"github.com/testflow/testflow/internal/postgres"
-)
-
-// Exit codes of the command line; docs and scripts rely on them.
-const (
-	exitOK          = 0
-	exitFailed      = 1 // what was asked about doesn't hold: a violated invariant, a failed test
-	exitUsage       = 2 // bad arguments or settings
-	exitCannotRun   = 3 // it could not be done: no database, a taken port
-	exitInterrupted = 130
 )
 
 // terminal is what a command talks to.
@@ -38,17 +31,13 @@ type grammar struct {
 	Serve   serveCommand   `cmd:"" help:"Start the API, the live stream, the pulse and the projections against DATABASE_URL."`
 	Worker  workerCommand  `cmd:"" help:"Execute the runs of one region."`
 	Migrate migrateCommand `cmd:"" help:"Bring the database to this version's schema, or show where it stands."`
+	Watch   cli.Watch      `cmd:"" help:"Watch the live stream of a server in the terminal."`
 
 	Projections projectionsCommand `cmd:"" help:"List the projections, or rebuild one beside the live one."`
 	Doctor      doctorCommand      `cmd:"" help:"Check the database: every invariant that must hold, with the places where it doesn't."`
 	Health      healthCommand      `cmd:"" help:"Ask a server whether it is ready: exit code 0 when it is, 3 when it isn't."`
 	Config      configCommand      `cmd:"" help:"Print every setting: its name, what it does, its default and its value."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
-}
-
-// command is what each of them does. The error goes to standard error as one line, with the exit code of exitCode.
-type command interface {
-	Run(ctx context.Context, t terminal) error
 }
 
 // Main runs the command line and returns the exit code. ctx ends with the first interrupt.
@@ -64,11 +53,11 @@ func Main(ctx context.Context, args []string, stdout, stderr *os.File) int {
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(t),
+		kong.Bind(t, cli.NewEnv(stdout, stderr, os.Getenv, time.Now)),
 	)
 	if err != nil {
 		_, _ = fmt.Fprintln(stderr, "testflow:", err)
-		return exitUsage
+		return cli.ExitUsage
 	}
 	if len(args) == 0 {
 		args = []string{"--help"}
@@ -79,47 +68,30 @@ func Main(ctx context.Context, args []string, stdout, stderr *os.File) int {
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "testflow: %v\nSee: testflow --help\n", err)
-		return exitUsage
+		return cli.ExitUsage
 	}
 	if err := kctx.Run(); err != nil {
 		return t.fail(ctx, err)
 	}
-	return exitOK
+	return cli.ExitOK
 }
-
-// exitError carries an exit code with its message; an empty message prints nothing more.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string {
-	if e.err == nil {
-		return ""
-	}
-	return e.err.Error()
-}
-func (e *exitError) Unwrap() error { return e.err }
 
 // fail prints the error for the person who reads it and returns the exit code.
 func (t terminal) fail(ctx context.Context, err error) int {
 	var (
-		ee     *exitError
 		faults *config.Faults
 		admin  *postgres.AdminSQLError
 	)
-	code := exitCannotRun
-	switch {
-	case errors.As(err, &ee):
-		code = ee.code
+	code := cli.ExitCodeOf(err)
+	switch exit, ok := errors.AsType[*cli.Exit](err); {
+	case ok && exit.Err == nil:
+		return code
 	case errors.As(err, &faults):
-		code = exitUsage
+		code = cli.ExitUsage
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return exitInterrupted
+		return cli.ExitInterrupted
 	}
-	if msg := err.Error(); msg != "" {
-		_, _ = fmt.Fprintln(t.err, "testflow:", msg)
-	}
+	_, _ = fmt.Fprintln(t.err, "testflow:", err)
 	if errors.As(err, &admin) {
 		_, _ = fmt.Fprintf(t.err, "Have an administrator of that server run this, then try again:\n\n%s\n", admin.Script())
 	}

@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"github.com/testflow/testflow/internal/analytics"
+	"github.com/testflow/testflow/internal/cli"
 	"github.com/testflow/testflow/internal/config"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/projection"
-	"github.com/testflow/testflow/internal/run"
 )
 
 type migrateCommand struct {
@@ -72,7 +72,7 @@ func (p *projectionsRebuildCommand) Run(ctx context.Context, t terminal) error {
 			_, _ = fmt.Fprintf(t.err, "%s: position %d of %d, %.0f events/s, %s to go\n", s.Name, s.Position, s.Target, s.EventsPerSecond, s.ETA)
 		})
 		if errors.Is(err, projection.ErrUnknown) {
-			return &exitError{code: exitUsage, err: fmt.Errorf("there is no projection %q; see: testflow projections list", p.Name)}
+			return &cli.Exit{Code: cli.ExitUsage, Err: fmt.Errorf("there is no projection %q; see: testflow projections list", p.Name)}
 		}
 		if err != nil {
 			return err
@@ -91,14 +91,14 @@ func (p *projectionsRetryCommand) Run(ctx context.Context, t terminal) error {
 	return withRunner(ctx, t, func(ctx context.Context, r *projection.Runner) error {
 		taken, left, err := r.RetryDeadLetters(ctx, p.Name)
 		if errors.Is(err, projection.ErrUnknown) {
-			return &exitError{code: exitUsage, err: fmt.Errorf("there is no projection %q; see: testflow projections list", p.Name)}
+			return &cli.Exit{Code: cli.ExitUsage, Err: fmt.Errorf("there is no projection %q; see: testflow projections list", p.Name)}
 		}
 		if err != nil {
 			return err
 		}
 		t.printf("%d applied, %d left.\n", taken, left)
 		if left > 0 {
-			return &exitError{code: exitFailed}
+			return &cli.Exit{Code: cli.ExitFailed}
 		}
 		return nil
 	})
@@ -163,71 +163,4 @@ func withRunner(ctx context.Context, t terminal, fn func(ctx context.Context, r 
 		}
 		return fn(ctx, r)
 	})
-}
-
-type doctorCommand struct {
-	Invariants bool `help:"Check the invariants of the log: each run ends once, versions without gaps, projections equal to a rebuild." default:"true" negatable:""`
-}
-
-// Run prints a line an invariant and one for each violation; exit code 1 says that there are some.
-func (d *doctorCommand) Run(ctx context.Context, t terminal) error {
-	return withStore(ctx, t, func(ctx context.Context, dbs *databases, store *eventstore.Store, log *slog.Logger) error {
-		if !d.Invariants {
-			t.printf("the database answers, and its schema is this version's\n")
-			return nil
-		}
-		runner := projection.NewRunner(projection.Config{Store: store, DB: dbs.analytics, Projections: analytics.Projections(), Now: time.Now, Logger: log})
-		if err := runner.Setup(ctx); err != nil {
-			return err
-		}
-		bad := 0
-		for _, inv := range invariants(dbs, store, runner) {
-			start := time.Now()
-			found, err := inv.check(ctx)
-			if err != nil {
-				return fmt.Errorf("check %s: %w", inv.name, err)
-			}
-			verdict := "ok"
-			if len(found) > 0 {
-				verdict = fmt.Sprintf("%d violations", len(found))
-				bad += len(found)
-			}
-			t.printf("%-3s %-70s %s (%s)\n", inv.name, inv.says, verdict, time.Since(start).Round(time.Millisecond))
-			for _, v := range found {
-				t.printf("      %s\n", v)
-			}
-		}
-		if bad > 0 {
-			return &exitError{code: exitFailed, err: fmt.Errorf("%d violations; keep a copy of the database before you change anything", bad)}
-		}
-		return nil
-	})
-}
-
-// invariant is a rule that must hold at any moment, and what finds the places where it doesn't.
-type invariant struct {
-	name, says string
-	check      func(ctx context.Context) (violations []string, err error)
-}
-
-func invariants(dbs *databases, store *eventstore.Store, runner *projection.Runner) []invariant {
-	runs := &run.Doctor{DB: dbs.main, Store: store, Now: time.Now}
-	return []invariant{
-		{"I2", "each requested run reaches exactly one end, in time", runs.CheckEnds},
-		{"I8", "what is done twice is recorded once", runs.CheckResults},
-		{"I6", "projections equal a rebuild from zero", func(ctx context.Context) ([]string, error) { return compareAll(ctx, runner) }},
-	}
-}
-
-func compareAll(ctx context.Context, runner *projection.Runner) (violations []string, err error) {
-	for _, p := range analytics.Projections() {
-		c, err := runner.Compare(ctx, p.Name)
-		if err != nil {
-			return nil, err
-		}
-		if !c.Equal() {
-			violations = append(violations, c.String())
-		}
-	}
-	return violations, nil
 }

@@ -1,0 +1,84 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/testflow/testflow/internal/analytics"
+	"github.com/testflow/testflow/internal/cli"
+	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/projection"
+	"github.com/testflow/testflow/internal/run"
+)
+
+type doctorCommand struct {
+	Invariants bool `help:"Check what must always hold: each run ends once, versions have no gaps, projections equal a rebuild." default:"true" negatable:""`
+}
+
+// Run prints a line for each invariant and one for each violation; exit code 1 says that there are some.
+func (d *doctorCommand) Run(ctx context.Context, t terminal) error {
+	return withStore(ctx, t, func(ctx context.Context, dbs *databases, store *eventstore.Store, log *slog.Logger) error {
+		if !d.Invariants {
+			t.printf("The database answers, and its schema is this version's.\n")
+			return nil
+		}
+		runner := projection.NewRunner(projection.Config{Store: store, DB: dbs.analytics, Projections: analytics.Projections(), Now: time.Now, Logger: log})
+		if err := runner.Setup(ctx); err != nil {
+			return err
+		}
+		bad := 0
+		for _, inv := range invariants(dbs, store, runner) {
+			start := time.Now()
+			found, err := inv.check(ctx)
+			if err != nil {
+				return fmt.Errorf("check %s: %w", inv.name, err)
+			}
+			verdict := "ok"
+			if len(found) > 0 {
+				verdict = fmt.Sprintf("%d violations", len(found))
+				bad += len(found)
+			}
+			t.printf("%-3s %-72s %s (%s)\n", inv.name, inv.says, verdict, time.Since(start).Round(time.Millisecond))
+			for _, v := range found {
+				t.printf("         %s\n", v)
+			}
+		}
+		if bad > 0 {
+			return &cli.Exit{Code: cli.ExitFailed, Err: fmt.Errorf("%d violations; keep a copy of the database before you change anything", bad)}
+		}
+		return nil
+	})
+}
+
+// invariant is a rule that must hold at any moment, and what finds the places where it doesn't.
+type invariant struct {
+	name, says string
+	check      func(ctx context.Context) (violations []string, err error)
+}
+
+func invariants(dbs *databases, store *eventstore.Store, runner *projection.Runner) []invariant {
+	runs := &run.Doctor{DB: dbs.main, Store: store, Now: time.Now}
+	return []invariant{
+		{"I2", "each requested run reaches exactly one end, in time", runs.CheckEnds},
+		{"I3", "an acknowledged command is stored exactly once", store.CheckCommands},
+		{"I4", "versions have no gaps, and positions grow with them", store.CheckVersions},
+		{"I5", "an organization's feed, page by page, is the scan of its events", store.CheckFeed},
+		{"I6", "projections equal a rebuild from zero", func(ctx context.Context) ([]string, error) { return compareAll(ctx, runner) }},
+		{"I8", "what is done twice is recorded once", runs.CheckResults},
+	}
+}
+
+func compareAll(ctx context.Context, runner *projection.Runner) (violations []string, err error) {
+	for _, p := range analytics.Projections() {
+		c, err := runner.Compare(ctx, p.Name)
+		if err != nil {
+			return nil, err
+		}
+		if !c.Equal() {
+			violations = append(violations, c.String())
+		}
+	}
+	return violations, nil
+}
