@@ -126,6 +126,27 @@ func newWorld(tb testing.TB, changes ...change) *world {
 	w.feed = eventstore.NewFeed(eventstore.FeedConfig{Store: w.store, DB: w.db.DB})
 	pulse := eventstore.NewPulse(eventstore.PulseConfig{DB: w.db.DB})
 
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, run := range []func(context.Context) error{pulse.Run, w.feed.Run} {
+		running.Go(func() {
+			if err := run(ctx); err != nil {
+				tb.Error(err)
+			}
+		})
+	}
+	tb.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	w.server, w.http = w.node(tb, changes...)
+	require.NoError(tb, w.feed.Wait(tb.Context(), 0))
+	return w
+}
+
+// node starts a live stream on the world's log; a world begins with one.
+func (w *world) node(tb testing.TB, changes ...change) (*realtime.Server, *httptest.Server) {
+	tb.Helper()
 	cfg := realtime.Config{
 		Feed: w.feed, Authenticate: w.people.authenticate, Recheck: w.people.recheck, TopicExists: w.topicExists,
 		ReadOrg: w.readOrg, Visibility: w.visibility, Cursors: testCursors(),
@@ -137,28 +158,23 @@ func newWorld(tb testing.TB, changes ...change) *world {
 	}
 	server, err := realtime.New(cfg)
 	require.NoError(tb, err)
-	w.server = server
-	w.http = httptest.NewServer(server)
-
+	front := httptest.NewServer(server)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{pulse.Run, w.feed.Run, server.Run} {
-		running.Go(func() {
-			if err := run(ctx); err != nil {
-				tb.Error(err)
-			}
-		})
-	}
+	running.Go(func() {
+		if err := server.Run(ctx); err != nil {
+			tb.Error(err)
+		}
+	})
 	tb.Cleanup(func() {
 		stop, done := context.WithTimeout(context.Background(), 10*time.Second)
 		defer done()
 		server.Drain(stop)
-		w.http.Close()
+		front.Close()
 		cancel()
 		running.Wait()
 	})
-	require.NoError(tb, w.feed.Wait(tb.Context(), 0))
-	return w
+	return server, front
 }
 
 func (w *world) topicExists(_ context.Context, org uuid.UUID, kind string, id uuid.UUID) (bool, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,10 +23,15 @@ import (
 
 // TestResume_cutSockets_noGapNoDoubleInOrder is invariant I5: the frames over all reconnects are the scan of the log for
 // that user. Writers append to two organizations (with a rollback now and then) while watchers with different views are
-// cut at random, some right after they subscribed, and come back with their last cursor.
+// cut at random, some right after they subscribed, and come
+// back with their last cursor, to this node or another.
 func TestResume_cutSockets_noGapNoDoubleInOrder(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *realtime.Config) { c.Limits.RecentEvents, c.Limits.Page = 400, 100 }) // memory, log and pages all have their turn
+	small := func(c *realtime.Config) { c.Limits.RecentEvents, c.Limits.Page = 400, 100 } // memory, log and pages all have their turn
+	w := newWorld(t, small)
+	otherNode := eventstore.NewFeed(eventstore.FeedConfig{Store: w.store, DB: w.db.DB}) // sometimes ahead, sometimes behind
+	follow(t, otherNode)
+	_, second := w.node(t, small, func(c *realtime.Config) { c.Feed = otherNode })
 	ours, theirs, project := newID(), newID(), newID()
 	viewer, _ := w.people.add(ours, auth.Viewer)
 	admin, _ := w.people.add(ours, auth.Admin)
@@ -50,6 +56,7 @@ func TestResume_cutSockets_noGapNoDoubleInOrder(t *testing.T) {
 		if wa.token == foreign {
 			wa.last = fmt.Sprintf("%s.%d", lastTheirs.RunID, lastTheirs.Version)
 		}
+		wa.nodes = []string{w.http.URL, second.URL}
 		wa.rand = rand.New(rand.NewPCG(uint64(i), 7))
 		began := make(chan struct{})
 		reading.Go(func() { wa.err = wa.run(ctx, w, began) })
@@ -120,6 +127,7 @@ var errRollback = errors.New("rolled back on purpose")
 
 // watcher is a user who is cut again and again.
 type watcher struct {
+	nodes  []string // it comes back to any of them
 	token  string
 	topics []string
 	last   string // id of the event that ends the test
@@ -135,7 +143,7 @@ type watcher struct {
 // run watches until the last event, over as many connections as it takes.
 func (wa *watcher) run(ctx context.Context, w *world, began chan<- struct{}) error {
 	for {
-		c, err := livetest.Dial(ctx, w.http.URL, livetest.Options{Token: wa.token, Check: honours})
+		c, err := livetest.Dial(ctx, wa.nodes[wa.rand.IntN(len(wa.nodes))], livetest.Options{Token: wa.token, Check: honours})
 		if err != nil {
 			return err
 		}
@@ -314,4 +322,71 @@ func idsOf(events []livetest.Event) []string {
 		ids[i] = e.ID
 	}
 	return ids
+}
+
+// follow runs a feed until the test ends.
+func follow(t *testing.T, feed *eventstore.Feed) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- feed.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+	require.NoError(t, feed.Wait(t.Context(), 0))
+}
+
+// holedFeed loses batches on the way, as a feed does that is started anew.
+type holedFeed struct {
+	realtime.Feed
+	lost atomic.Int64 // batches to lose; it counts down
+}
+
+func (f *holedFeed) Subscribe(fn func(eventstore.Batch)) func() {
+	return f.Feed.Subscribe(func(b eventstore.Batch) {
+		if f.lost.Load() > 0 {
+			f.lost.Add(-1)
+			return
+		}
+		fn(b)
+	})
+}
+
+func TestResume_feedWithAHole_isReadFromTheLog(t *testing.T) {
+	t.Parallel()
+	holed := &holedFeed{}
+	w := newWorld(t, func(c *realtime.Config) { holed.Feed = c.Feed; c.Feed = holed })
+	org := newID()
+	token, _ := w.people.add(org, auth.Viewer)
+	c := w.subscribed(t, token, "", "organization")
+	want := w.runs(t, requested(org, newID(), newID(), 1))
+	require.Equal(t, want, collect(t, c, 1))
+	holed.lost.Store(1)
+	want = w.runs(t, requested(org, newID(), newID(), 2))
+	require.Eventually(t, func() bool { return holed.lost.Load() == 0 }, 10*time.Second, 5*time.Millisecond)
+	want = append(want, w.runs(t, requested(org, newID(), newID(), 3))...)
+	require.Equal(t, want, collect(t, c, 2))
+}
+
+func TestResume_nodeWhoseFeedHasNotBegun_saysSo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	idle := eventstore.NewFeed(eventstore.FeedConfig{Store: w.store, DB: w.db.DB})
+	_, second := w.node(t, func(c *realtime.Config) { c.Feed = idle })
+	org := newID()
+	token, _ := w.people.add(org, auth.Viewer)
+	w.runs(t, requested(org, newID(), newID(), 1))
+	require.NoError(t, w.feed.Wait(t.Context(), 1))
+	c, err := livetest.Dial(t.Context(), second.URL, livetest.Options{Token: token, Check: honours})
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.Subscribe(t.Context(), "", "organization"))
+	require.Equal(t, "unavailable", next(t, c).ErrorCode())
+
+	follow(t, idle)
+	require.NoError(t, c.Subscribe(t.Context(), "", "organization"))
+	require.Equal(t, "subscribed", next(t, c).Type)
+	id := w.runs(t, requested(org, newID(), newID(), 2))
+	require.Equal(t, id, collect(t, c, 1), "and nothing of what happened before it")
 }

@@ -154,6 +154,7 @@ func (c *socket) deliver(frames []piece) bool {
 		}
 		c.write(p.frame)
 		c.told = p.to
+		c.at = max(c.at, p.to)
 		c.srv.stats.events.Add(int64(p.events))
 	}
 	return true
