@@ -184,7 +184,7 @@ func (p *platform) announceSetup(ctx context.Context) error {
 	if err != nil || taken {
 		return err
 	}
-	p.log.Warn("no account yet: register the first one with this setupToken; it will be the operator", slog.String("setup_token", p.orgs.SetupToken))
+	p.log.WarnContext(ctx, "no account yet: register the first one with this setupToken; it will be the operator", slog.String("setup_token", p.orgs.SetupToken))
 	return nil
 }
 
