@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 
+	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/httpapi/internal/oapi"
 	"github.com/testflow/testflow/internal/org"
 )
@@ -70,6 +71,26 @@ func (a *api) ListMembers(ctx context.Context, req oapi.ListMembersRequestObject
 	answer := oapi.ListMembers200JSONResponse{Body: oapi.MemberList{Items: each(items, memberView)}}
 	answer.Body.NextCursor, answer.Headers.Link, err = nextPage(ctx, a.Server, next)
 	return answer, err
+}
+
+// UpdateMember answers PATCH /api/organizations/{id}/members/{userId}.
+func (a *api) UpdateMember(ctx context.Context, req oapi.UpdateMemberRequestObject) (oapi.UpdateMemberResponseObject, error) {
+	m, err := a.deps.Orgs.SetRole(ctx, req.Id, req.UserId, auth.Role(req.Body.Role))
+	if err != nil {
+		return nil, err
+	}
+	return oapi.UpdateMember200JSONResponse{Body: memberView(m), Headers: oapi.UpdateMember200ResponseHeaders{
+		XEventPosition: positionHeader(m.Position),
+	}}, nil
+}
+
+// RemoveMember answers DELETE /api/organizations/{id}/members/{userId}.
+func (a *api) RemoveMember(ctx context.Context, req oapi.RemoveMemberRequestObject) (oapi.RemoveMemberResponseObject, error) {
+	position, err := a.deps.Orgs.RemoveMember(ctx, req.Id, req.UserId)
+	if err != nil {
+		return nil, err
+	}
+	return oapi.RemoveMember204Response{Headers: oapi.DeletedResponseHeaders{XEventPosition: positionHeader(position)}}, nil
 }
 
 func orgView(o org.Org) oapi.Organization {
