@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -249,10 +250,11 @@ func (e *PendingError) Error() string {
 // migrations.Analytics. nil = ready; else *PendingError or *NewerSchemaError, or why it couldn't be asked. It is one
 // query, made for readiness checks.
 func (d *DB) CheckSchema(ctx context.Context, files fs.FS) error {
-	needed, err := versionsOf(files)
+	names, err := namesOf(files)
 	if err != nil {
 		return err
 	}
+	needed := slices.Sorted(maps.Keys(names))
 	rows, err := d.System.Query(ctx, `SELECT version_id FROM public.goose_db_version WHERE is_applied AND version_id > 0`)
 	if err != nil {
 		return fmt.Errorf("read the schema version: %w", err)
@@ -277,26 +279,6 @@ func (d *DB) CheckSchema(ctx context.Context, files fs.FS) error {
 		return &PendingError{Database: name, Missing: missing}
 	}
 	return nil
-}
-
-// versionsOf returns the versions of the migrations in an embedded tree, ascending.
-func versionsOf(files fs.FS) (versions []int64, err error) {
-	err = fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		v, err := goose.NumericComponent(path)
-		versions = append(versions, v)
-		return err
-	})
-	if err == nil && len(versions) == 0 {
-		err = errors.New("there are none")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the migrations: %w", err)
-	}
-	slices.Sort(versions)
-	return versions, nil
 }
 
 // riverUp applies the queue's own migrations in its schema and gives the system role what its client needs.

@@ -89,6 +89,30 @@ func TestMigrate_newerDatabase_isRefused(t *testing.T) {
 	require.NoError(t, postgres.Migrate(t.Context(), cfg))
 }
 
+func TestMigrationStatus_beforeAndAfter(t *testing.T) {
+	t.Parallel()
+	url, prefix := pgtest.Empty(t)
+	cfg := postgres.MigrateConfig{URL: url, RolePrefix: prefix}
+	before, err := postgres.MigrationStatus(t.Context(), cfg)
+	require.NoError(t, err)
+	assert.Equal(t, "00001_protect.sql", before[0].Name)
+	for _, m := range before {
+		assert.Nil(t, m.AppliedAt, m.Name)
+	}
+	require.NoError(t, postgres.Migrate(t.Context(), cfg))
+	_, err = connectTo(t, url).Exec(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)")
+	require.NoError(t, err)
+	after, err := postgres.MigrationStatus(t.Context(), cfg)
+	require.NoError(t, err)
+	assert.Len(t, after, len(before)+1)
+	databases := map[string]int{}
+	for _, m := range after {
+		assert.NotNil(t, m.AppliedAt, m.Name)
+		databases[m.Database]++
+	}
+	assert.Len(t, databases, 2)
+}
+
 func TestCheckSchema(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

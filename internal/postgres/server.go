@@ -42,7 +42,8 @@ type ServerConfig struct {
 }
 
 // Server is a running Postgres that this process owns. It listens on 127.0.0.1 only, on a port of its own each time,
-// and ends with this process, however that ends.
+// and ends with this process, however that ends. While it runs, <DataDir>/database.url holds its address, readable by
+// this user alone; after a kill a stale one stays until the next start.
 type Server struct {
 	URL     string // of the database, as a superuser; holds the password
 	Version int    // major
@@ -121,11 +122,20 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(superuser, password), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Path: "/" + s.cfg.Database, RawQuery: "sslmode=disable"}
 	s.URL = u.String()
-	if err := s.ensureDatabase(ctx); err != nil {
-		return errors.Join(err, s.Stop(ctx))
+	err = s.ensureDatabase(ctx)
+	if err == nil {
+		if err = writeFile(s.urlFile(), []byte(s.URL+"\n")); err != nil {
+			err = dirError(s.cfg.DataDir, err)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, s.end(ctx)) // StartServer frees the directory
 	}
 	return nil
 }
+
+// urlFile holds the server's address while it runs, for other commands of the same user.
+func (s *Server) urlFile() string { return filepath.Join(s.cfg.DataDir, "database.url") }
 
 // Done is closed when the server's process has ended, for whatever reason.
 func (s *Server) Done() <-chan struct{} { return s.done }
@@ -153,6 +163,9 @@ func (s *Server) Stop(ctx context.Context) (err error) {
 		s.quit = true
 		s.mu.Unlock()
 		err = s.end(ctx)
+		if errFile := os.Remove(s.urlFile()); errFile != nil && !errors.Is(errFile, os.ErrNotExist) {
+			err = errors.Join(err, errFile)
+		}
 		err = errors.Join(err, s.lock.Close())
 	})
 	return err

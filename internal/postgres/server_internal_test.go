@@ -132,7 +132,10 @@ func TestServer_stopAndStart_keepsTheData(t *testing.T) {
 	assert.Equal(t, "on", value[string](t, s.URL, "SELECT current_setting('synchronous_commit')"))
 	assert.Equal(t, "on", value[string](t, s.URL, "SELECT current_setting('fsync')"))
 	assert.Equal(t, "127.0.0.1", value[string](t, s.URL, "SELECT current_setting('listen_addresses')"))
-	for _, f := range []string{"postgres.password", "postgres.lock"} {
+	address, err := os.ReadFile(filepath.Join(dir, "database.url"))
+	require.NoError(t, err)
+	assert.Equal(t, s.URL+"\n", string(address))
+	for _, f := range []string{"postgres.password", "postgres.lock", "database.url"} {
 		fi, err := os.Stat(filepath.Join(dir, f))
 		require.NoError(t, err)
 		assert.Equal(t, os.FileMode(0o600), fi.Mode().Perm(), f)
@@ -152,6 +155,8 @@ func TestServer_stopAndStart_keepsTheData(t *testing.T) {
 	require.NoError(t, s.Stop(t.Context()), "a second time")
 	require.NoError(t, s.Err())
 	assert.Empty(t, processesIn(filepath.Join(dir, "postgres"), 0))
+	_, err = os.Stat(filepath.Join(dir, "database.url"))
+	require.ErrorIs(t, err, os.ErrNotExist)
 	again := start(t, dir)
 	assert.Equal(t, 42, value[int](t, again.URL, "SELECT n FROM kept"))
 }
