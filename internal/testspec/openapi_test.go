@@ -1,0 +1,55 @@
+package testspec_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/testflow/testflow/internal/testspec"
+)
+
+// TestOpenAPI_isTheTables: the enumerations and limits in the contract are those of the tables and of limits.go.
+func TestOpenAPI_isTheTables(t *testing.T) {
+	data, err := os.ReadFile("../../openapi/openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type schema struct {
+		Enum       []string          `yaml:"enum"`
+		MaxItems   int               `yaml:"maxItems"`
+		MaxLength  int               `yaml:"maxLength"`
+		Maximum    int               `yaml:"maximum"`
+		Default    any               `yaml:"default"`
+		Properties map[string]schema `yaml:"properties"`
+	}
+	var doc struct {
+		Components struct {
+			Schemas map[string]schema `yaml:"schemas"`
+		} `yaml:"components"`
+	}
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	s := doc.Components.Schemas
+	request := s["StepRequest"].Properties
+	for name, c := range map[string]struct{ got, want any }{
+		"sources":      {s["Source"].Enum, testspec.SourceNames()},
+		"operators":    {s["Operator"].Enum, testspec.OperatorNames()},
+		"severities":   {s["Assertion"].Properties["severity"].Enum, testspec.Severities()},
+		"versions":     {request["httpVersion"].Enum, testspec.HTTPVersions()},
+		"steps":        {s["Steps"].MaxItems, testspec.MaxSteps},
+		"assertions":   {s["Step"].Properties["assertions"].MaxItems, testspec.MaxAssertions},
+		"captures":     {s["Step"].Properties["captures"].MaxItems, testspec.MaxCaptures},
+		"url":          {request["url"].MaxLength, testspec.MaxURL},
+		"maxRedirects": {request["maxRedirects"].Maximum, testspec.MaxRedirects},
+		"redirects":    {request["maxRedirects"].Default, testspec.DefaultMaxRedirects},
+		"property":     {s["Assertion"].Properties["property"].MaxLength, testspec.MaxProperty},
+		"capture name": {s["CaptureRule"].Properties["name"].MaxLength, testspec.MaxVariableName},
+	} {
+		if diff := cmp.Diff(c.want, c.got); diff != "" {
+			t.Errorf("%s (-ours +openapi.yaml):\n%s", name, diff)
+		}
+	}
+}
