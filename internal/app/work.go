@@ -30,7 +30,7 @@ func (p *platform) startWorker(ctx context.Context, proc *process) error {
 	})
 	engine := executor.New(executor.Config{
 		Guard: p.guard, Now: time.Now, UserAgent: "TestFlow/" + version(),
-		MaxResponseBytes: int64(p.cfg.Limits.ResponseBody), MaxStoredBody: int(p.cfg.Limits.ResponseKept),
+		MaxResponseBytes: int64(p.cfg.Limits.ResponseBody), MaxStoredBody: int(p.cfg.Limits.ResponseKept), Log: p.room("executor"),
 	})
 	worker := run.NewWorker(run.WorkerConfig{
 		DB: p.db.main, Store: p.store, Sink: sink, Plans: p.plans, Engine: engine, ID: id, Regions: []string{c.Region},

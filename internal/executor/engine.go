@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -34,13 +35,14 @@ type Engine struct {
 	cfg        Config
 	log        *slog.Logger
 	transports *transports
+	heavy      chan struct{} // a place for each heavy judgement under way
 }
 
 // judgeTime bounds what the assertions and captures of one step may take together, so that 200 slow paths cannot hold
 // a worker for 200 × testspec.SelectorTime.
 const judgeTime = 5 * time.Second
 
-// smallBody is too little for judgeTime to matter: no timer is set for it.
+// smallBody is too little for judgeTime, or its memory, to matter.
 const smallBody = 64 << 10
 
 // New returns an Engine. Close it to drop its idle connections.
@@ -57,7 +59,10 @@ func New(cfg Config) *Engine {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{cfg: cfg, log: cfg.Log.With(slog.String("room", "executor")), transports: newTransports(cfg)}
+	return &Engine{
+		cfg: cfg, log: cfg.Log, transports: newTransports(cfg),
+		heavy: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
+	}
 }
 
 // Close drops idle connections. Runs in flight go on; what they leave behind is dropped after a few seconds.
@@ -203,18 +208,35 @@ func (r *runner) step(ctx context.Context, i int) (StepFinished, []testspec.Verd
 	if err != nil {
 		return fail(err)
 	}
-	judging := ctx
-	if len(answer.body) > smallBody || costly(step) {
-		var stop context.CancelFunc
-		judging, stop = context.WithTimeout(ctx, judgeTime)
-		defer stop()
+	judging, release, err := r.engine.judging(ctx, len(answer.body) > smallBody || costly(step))
+	if err != nil {
+		return fail(err)
 	}
+	defer release()
 	subject := &testspec.Subject{
 		Status: answer.status, Header: answer.header, Body: answer.body, ResponseTime: answer.timings.Total,
 	}
 	verdicts := r.judge(judging, subject, assertions, &out)
 	r.capture(judging, subject, step.Captures, &out)
 	return out, verdicts
+}
+
+// judging returns the context in which a step's response is judged. What is heavy waits for one of a few places: read
+// as JSON a body takes some ten times its length in memory, and more at once than there are cores gains nothing.
+func (e *Engine) judging(ctx context.Context, heavy bool) (context.Context, context.CancelFunc, *Error) {
+	if !heavy {
+		return ctx, func() {}, nil
+	}
+	select {
+	case e.heavy <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, stopped(ctx)
+	}
+	limited, stop := context.WithTimeout(ctx, judgeTime)
+	return limited, func() {
+		stop()
+		<-e.heavy
+	}, nil
 }
 
 // costly says whether a step asks for something that may take long even in a small body.

@@ -66,7 +66,7 @@ const (
 	// MaxResponseDepth and MaxResponseNodes bound a response that is read as JSON; MaxSelected what a JSONPath may
 	// select, MaxVisited what it may look at on the way, and SelectorTime how long it may take.
 	MaxResponseDepth = 64
-	MaxResponseNodes = 500_000
+	MaxResponseNodes = 250_000
 	MaxSelected      = 10_000
 	MaxVisited       = 5_000_000
 	SelectorTime     = time.Second
