@@ -26,9 +26,12 @@ func (w *world) work() {
 	b := w.base
 	ctx, cancel := context.WithCancel(context.Background())
 	pulse := eventstore.NewPulse(eventstore.PulseConfig{DB: b.db.DB, Logger: b.log})
-	done := make(chan error, 2)
+	done := make(chan error, 3)
 	go func() { done <- pulse.Run(ctx) }()
 	go func() { done <- b.feed.Run(ctx) }()
+	go func() { done <- b.runner.Run(ctx) }()
+	b.pos.analytics = func(ctx context.Context, position int64) error { return b.runner.Wait(ctx, position) }
+	unfollow := b.feed.Subscribe(func(eventstore.Batch) { b.runner.Look() })
 	require.NoError(w.t, b.db.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		_, err := run.EnsureBodyPartitions(ctx, tx)
 		return err
@@ -54,7 +57,9 @@ func (w *world) work() {
 		assert.NoError(w.t, client.Stop(stop))
 		assert.NoError(w.t, sink.Close(stop))
 		unsubscribe()
+		unfollow()
 		cancel()
+		<-done
 		<-done
 		<-done
 	})
@@ -173,6 +178,30 @@ func TestRun_fromExecuteToDetail(t *testing.T) {
 	assert.Equal(t, 409, w.do(call{method: "POST", path: "/api/projects/" + project + "/execute", as: "developer-a", body: `{"tags":["none"]}`}).status)
 
 	w.feedHolds(id)
+	w.analyticsCount(items)
+}
+
+// analyticsCount asks for metrics that hold what was just done, by the position of the last event.
+func (w *world) analyticsCount(events []any) {
+	w.t.Helper()
+	last, _ := events[len(events)-1].(map[string]any)
+	position := fmt.Sprintf("%.0f", last["position"])
+	metrics := w.do(call{method: "GET", path: "/api/analytics/metrics?interval=1m&groupBy=region&minPosition=" + position, as: "viewer-a"})
+	require.Equal(w.t, 200, metrics.status, metrics.text)
+	items, _ := metrics.json["items"].([]any)
+	require.NotEmpty(w.t, items, metrics.text)
+	bucket, _ := items[0].(map[string]any)
+	assert.Equal(w.t, "default", bucket["group"])
+	assert.InDelta(w.t, 1, bucket["uptime"], 0)
+	summary := w.do(call{method: "GET", path: "/api/analytics/summary", as: "viewer-a", header: map[string]string{"X-Min-Position": position}})
+	require.Equal(w.t, 200, summary.status, summary.text)
+	current, _ := summary.json["current"].(map[string]any)
+	assert.GreaterOrEqual(w.t, current["runs"], 1.0)
+	usage := w.do(call{method: "GET", path: "/api/analytics/usage?minPosition=" + position, as: "viewer-a"})
+	require.Equal(w.t, 200, usage.status, usage.text)
+	assert.Len(w.t, usage.json["items"], 1)
+	assert.Empty(w.t, w.do(call{method: "GET", path: "/api/analytics/metrics", as: "viewer-b"}).json["items"])
+	assert.Equal(w.t, 422, w.do(call{method: "GET", path: "/api/analytics/metrics?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", as: "viewer-a"}).status)
 }
 
 // feedHolds reads the organization's feed to its end and finds the run's end in it.

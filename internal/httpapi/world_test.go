@@ -28,6 +28,7 @@ import (
 	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/postgres/pgtest"
 	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/projection"
 	"github.com/testflow/testflow/internal/realtime"
 	"github.com/testflow/testflow/internal/run"
 	"github.com/testflow/testflow/internal/vault"
@@ -47,9 +48,15 @@ func (u unitOfWork) Do(ctx context.Context, key httpapi.Key, fn func(ctx context
 }
 
 // positions answers at once for what was committed, as a primary does, and never for the future.
-type positions struct{ reached int64 }
+type positions struct {
+	reached   int64
+	analytics func(ctx context.Context, position int64) error // nil until the world works
+}
 
-func (p *positions) Wait(ctx context.Context, _ httpapi.View, position int64) error {
+func (p *positions) Wait(ctx context.Context, view httpapi.View, position int64) error {
+	if view == httpapi.ViewAnalytics && p.analytics != nil {
+		return p.analytics(ctx, position)
+	}
 	if position <= p.reached {
 		return nil
 	}
@@ -84,6 +91,8 @@ type base struct {
 	feed  *eventstore.Feed
 	pos   *positions
 	log   *slog.Logger
+
+	runner *projection.Runner
 }
 
 func newWorld(t *testing.T) *world {
@@ -116,6 +125,9 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(cancel)
 	runs := &run.Service{DB: db.DB, Store: store, Jobs: jobs, Plans: plans, Ends: ends, NewID: newID, Regions: []string{"default"}, Log: log}
 	w.base = base{db: db, store: store, plans: plans, runs: runs, feed: feed, pos: &positions{reached: 1 << 40}, log: log}
+	runner := projection.NewRunner(projection.Config{Store: store, DB: db.Analytics, Projections: analytics.Projections(), Interval: time.Millisecond, Now: time.Now, Logger: log})
+	require.NoError(t, runner.Setup(t.Context()))
+	w.base.runner = runner
 	accounts := &account.Service{
 		DB: db.DB, Store: store, Persons: persons, Passwords: passwords, Tokens: tokens, Refresh: refresh, NewID: newID, Log: log,
 	}
@@ -125,7 +137,7 @@ func newWorld(t *testing.T) *world {
 		Projects:    &project.Service{DB: db.DB, Store: store, NewID: newID, Log: log},
 		Tests:       &apitest.Service{DB: db.DB, Store: store, NewID: newID, Regions: []string{"default"}, Log: log},
 		Runs:        runs,
-		Analytics:   &analytics.Service{DB: db.Analytics, Now: time.Now},
+		Analytics:   &analytics.Service{DB: db.Analytics, Follow: runner.Wait, Now: time.Now},
 		Audit:       &audit.Service{DB: db.DB, Store: store, Open: opener(persons)},
 		UnitOfWork:  unitOfWork{eventstore.NewIdempotency(eventstore.IdempotencyConfig{DB: db.DB, Now: time.Now})},
 		Positions:   w.base.pos,
@@ -133,7 +145,6 @@ func newWorld(t *testing.T) *world {
 		Live:        http.NotFoundHandler(),
 		Registry:    prometheus.NewRegistry(), Now: time.Now, NewID: newID, Logger: log, Version: "test",
 		CursorKey: []byte(strings.Repeat("k", 32)),
-		Limits:    httpapi.Limits{PositionWait: 50 * time.Millisecond},
 	})
 	require.NoError(t, err)
 	w.orgA, w.orgB = w.populate(orgs, "a"), w.populate(orgs, "b")
@@ -238,9 +249,10 @@ func (w *world) do(c call) answer {
 	rec := httptest.NewRecorder()
 	w.server.Handler().ServeHTTP(rec, r)
 	a := answer{status: rec.Code, header: rec.Header(), text: rec.Body.String()}
-	if strings.Contains(rec.Header().Get("Content-Type"), "json") {
+	if media, _, _ := strings.Cut(rec.Header().Get("Content-Type"), ";"); strings.HasSuffix(media, "/json") || strings.HasSuffix(media, "+json") {
 		require.NoError(w.t, json.Unmarshal(rec.Body.Bytes(), &a.json), rec.Body.String())
 	}
+	w.conforms(c, a)
 	return a
 }
 
@@ -271,3 +283,7 @@ func readAll(t *testing.T, r io.Reader) string {
 	require.NoError(t, err)
 	return string(b)
 }
+
+func roles() []auth.Role { return auth.Roles() }
+
+func permissionOf(name string) auth.Permission { return auth.Permission(name) }
