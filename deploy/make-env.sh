@@ -13,6 +13,6 @@ POSTGRES_PASSWORD=$(secret)
 JWT_SECRET=$(secret)
 JWT_REFRESH_SECRET=$(secret)
 # Keep a copy of this one elsewhere: it opens every stored secret.
-TESTFLOW_MASTER_KEY=$(secret)
+TESTFLOW_MASTER_KEY=$(head -c 32 /dev/urandom | base64)
 ENV
 echo "made $file, readable by you alone; keep a copy of its TESTFLOW_MASTER_KEY somewhere else"

@@ -6,6 +6,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,7 +73,7 @@ type Database struct {
 type Secrets struct {
 	JWT       string `env:"JWT_SECRET" secret:"true" doc:"Signs access tokens, at least 32 bytes. Several, comma-separated: the first signs, all are accepted. Needed by serve; up makes one."`
 	Refresh   string `env:"JWT_REFRESH_SECRET" secret:"true" doc:"Hashes refresh tokens, at least 32 bytes, several as with JWT_SECRET. Needed by serve; up makes one."`
-	MasterKey string `env:"TESTFLOW_MASTER_KEY" secret:"true" doc:"Wraps the data keys of organizations, at least 32 bytes; without it their secrets are lost, so keep a copy. Needed by serve; up makes one."`
+	MasterKey string `env:"TESTFLOW_MASTER_KEY" secret:"true" doc:"Wraps the data keys of organizations and people: 32 bytes in base64, several, comma-separated: the first wraps, all open. Without it their secrets are lost, so keep a copy. Needed by serve; up makes one."`
 }
 
 // Worker is how runs are executed.
@@ -209,27 +210,28 @@ func (c *Config) check(command Command, faults *Faults) {
 }
 
 func (c *Config) checkSecrets(command Command, faults *Faults) {
+	text := func(part string) bool { return len(part) >= minSecret }
+	key := func(part string) bool {
+		raw, err := base64.StdEncoding.Strict().DecodeString(part)
+		return err == nil && len(raw) == minSecret
+	}
 	for _, s := range []struct {
-		name, value string
-		list        bool
+		name, value, form, recipe string
+		good                      func(part string) bool
 	}{
-		{"JWT_SECRET", c.Secrets.JWT, true},
-		{"JWT_REFRESH_SECRET", c.Secrets.Refresh, true},
-		{"TESTFLOW_MASTER_KEY", c.Secrets.MasterKey, false},
+		{"JWT_SECRET", c.Secrets.JWT, "must have at least 32 bytes", "openssl rand -base64 48", text},
+		{"JWT_REFRESH_SECRET", c.Secrets.Refresh, "must have at least 32 bytes", "openssl rand -base64 48", text},
+		{"TESTFLOW_MASTER_KEY", c.Secrets.MasterKey, "must be 32 bytes in base64", "openssl rand -base64 32", key},
 	} {
 		if s.value == "" {
 			if command == Serve {
-				faults.add(s.name, "is needed by serve; make one with: openssl rand -base64 48")
+				faults.add(s.name, "is needed by serve; make one with: %s", s.recipe)
 			}
 			continue
 		}
-		parts := []string{s.value}
-		if s.list {
-			parts = strings.Split(s.value, ",")
-		}
-		for _, part := range parts {
-			if len(strings.TrimSpace(part)) < minSecret {
-				faults.add(s.name, "must have at least %d bytes; make one with: openssl rand -base64 48", minSecret)
+		for part := range strings.SplitSeq(s.value, ",") {
+			if !s.good(strings.TrimSpace(part)) {
+				faults.add(s.name, "%s; make one with: %s", s.form, s.recipe)
 				break
 			}
 		}

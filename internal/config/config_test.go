@@ -65,6 +65,19 @@ func TestLoad_secretFromFile(t *testing.T) {
 	require.ErrorContains(t, err, "JWT_SECRET_FILE cannot be read")
 }
 
+func TestLoad_masterKeyIsThirtyTwoBytesInBase64(t *testing.T) {
+	t.Parallel()
+	const key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+	for _, good := range []string{key, key + ", " + key} {
+		_, err := Load(Up, []string{"TESTFLOW_MASTER_KEY=" + good})
+		require.NoError(t, err)
+	}
+	for _, bad := range []string{long, key + ",", "MDEyMzQ1", key[:len(key)-1]} {
+		_, err := Load(Up, []string{"TESTFLOW_MASTER_KEY=" + bad})
+		require.ErrorContains(t, err, "openssl rand -base64 32", bad)
+	}
+}
+
 func TestLoad_emptyIsUnset(t *testing.T) {
 	t.Parallel()
 	c, err := Load(Up, []string{"PORT=", "DATABASE_URL="})
