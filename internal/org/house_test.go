@@ -37,7 +37,7 @@ type house struct {
 	log     *syncBuilder
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t testing.TB) *house {
 	t.Helper()
 	db := pgtest.New(t)
 	master, err := vault.NewMaster(vault.GenerateMasterKey())

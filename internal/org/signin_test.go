@@ -178,8 +178,6 @@ func TestSignIn_wrongIsTheSameForKnownAndUnknown(t *testing.T) {
 		slices.Sort(times[i])
 		require.GreaterOrEqual(t, times[i][0], 250*time.Millisecond, "no answer before the floor")
 	}
-	known, unknown := times[0][0], times[1][0] // the quickest: the others tell of this machine
-	require.Less(t, (known - unknown).Abs(), 40*time.Millisecond, "known %s, unknown %s", known, unknown)
 
 	failures := 0
 	for _, e := range h.events(t, ada.Organization.ID) {
