@@ -400,3 +400,53 @@ func TestStream_cursorOfANodeThatIsAhead_waits(t *testing.T) {
 	require.Equal(t, ids[2:], collect(t, c, 1))
 	require.Empty(t, pong(t, c))
 }
+
+func TestStream_securityEvents_areForAuditorsInTheRewindToo(t *testing.T) {
+	t.Parallel()
+	for name, recent := range map[string]int{"from memory": 1000, "from the log": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(c *realtime.Config) { c.Limits.RecentEvents = recent })
+			org := newID()
+			viewer, _ := w.people.add(org, auth.Viewer)
+			admin, _ := w.people.add(org, auth.Admin)
+			live := w.subscribed(t, admin, "", "organization")
+			start := live.Cursor
+			removed := w.ledger(t, org, org, "org", payload{name: "org.member_removed"})
+			w.ledger(t, org, newID(), "account", payload{name: "account.signed_in"})
+			var ids []string
+			for i := range 5 {
+				ids = append(ids, w.runs(t, requested(org, newID(), newID(), i))...)
+			}
+			collect(t, live, len(ids)+1) // the node has heard of all of it
+			require.Equal(t, ids, collect(t, w.subscribed(t, viewer, start, "organization"), len(ids)))
+			require.Equal(t, append([]string{removed}, ids...), collect(t, w.subscribed(t, admin, start, "organization"), len(ids)+1))
+		})
+	}
+}
+
+// TestStream_sameView_fromDifferentPlaces: connections with one view share frames, so they must stand at one cursor, also
+// when one of them comes from further on. The client refuses a frame that doesn't begin where the one before ended.
+func TestStream_sameView_fromDifferentPlaces(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *realtime.Config) { c.Limits.Idle = time.Hour })
+	org := newID()
+	token, _ := w.people.add(org, auth.Viewer)
+	a := w.subscribed(t, token, "", "organization")
+	b := w.subscribed(t, token, "", "incidents")
+	w.runs(t, requested(newID(), newID(), newID(), 1)) // somebody else's: the position moves, and nobody is told
+	require.NoError(t, w.feed.Wait(t.Context(), 1))
+	require.NoError(t, b.Subscribe(t.Context(), "", "organization"))
+	require.Equal(t, "subscribed", next(t, b).Type)
+	require.NoError(t, b.Send(t.Context(), map[string]any{"type": "unsubscribe", "topics": []string{"incidents"}}))
+	require.Equal(t, "unsubscribed", next(t, b).Type)
+	require.Equal(t, 1, w.server.Stats().Views)
+	id := w.runs(t, requested(org, newID(), newID(), 2))
+	require.Equal(t, id, collect(t, a, 1))
+	require.Equal(t, id, collect(t, b, 1))
+	c := w.subscribed(t, token, a.Cursor, "organization")
+	id = w.runs(t, requested(org, newID(), newID(), 3))
+	for _, one := range []*livetest.Client{a, b, c} {
+		require.Equal(t, id, collect(t, one, 1))
+	}
+}
