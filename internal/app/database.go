@@ -55,7 +55,10 @@ func (d *databases) close() {
 
 // ownPostgres starts a server of our own in the data directory and puts its address into the settings.
 func ownPostgres(ctx context.Context, c *config.Config, dir *dataDir, log *slog.Logger) (*postgres.Server, error) {
-	server, err := postgres.StartServer(ctx, postgres.ServerConfig{DataDir: dir.path, BinDir: c.Database.PGBin, Logger: log})
+	server, err := postgres.StartServer(ctx, postgres.ServerConfig{
+		DataDir: dir.path, BinDir: c.Database.PGBin, Logger: log,
+		Say: func(line string) { log.InfoContext(ctx, "getting a database server", slog.String("how", line)) },
+	})
 	if err != nil {
 		return nil, err
 	}

