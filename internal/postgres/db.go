@@ -162,8 +162,9 @@ func tuneConn(cc *pgx.ConnConfig, appName string) {
 	cc.RuntimeParams["timezone"] = "UTC"
 }
 
-// registerTypes makes timestamps arrive in UTC, whatever the machine's zone.
+// registerTypes makes ids travel as they are and timestamps arrive in UTC, whatever the machine's zone.
 func registerTypes(m *pgtype.Map) {
+	registerUUIDs(m)
 	m.RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}})
 	m.RegisterType(&pgtype.Type{Name: "_timestamptz", OID: pgtype.TimestamptzArrayOID, Codec: &pgtype.ArrayCodec{
 		ElementType: &pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}},

@@ -99,6 +99,12 @@ func (d *DB) InSystem(ctx context.Context, fn func(ctx context.Context, tx pgx.T
 	return st.join(ctx, "set local role "+d.systemRole, "set local role "+d.apiRole, fn)
 }
 
+// InTx reports whether ctx is inside a transaction, of whatever database, that an InOrg or InSystem of its own would join.
+func InTx(ctx context.Context) bool {
+	st, _ := ctx.Value(currentKey{}).(*txState)
+	return st != nil
+}
+
 // AfterCommit runs fn after the transaction around ctx has committed, in the order of the calls, and never if it rolls
 // back; at once when there is none. Around several databases' transactions it is the innermost. fn must not fail and
 // must be quick: it runs before InOrg or InSystem returns.
