@@ -68,6 +68,9 @@ func (s *Service) Revision(ctx context.Context, orgID, id uuid.UUID, n int) (r R
 	return r, err
 }
 
+// NoSuchTest is the fault for a test that isn't there, or is another organization's.
+func NoSuchTest() error { return notFound(pgx.ErrNoRows, "test") }
+
 // HeadTx returns a test of the transaction's organization without its definition, for rooms that have checked the caller.
 func HeadTx(ctx context.Context, tx postgres.OrgTx, id uuid.UUID) (Test, error) {
 	row, err := apitestdb.New(tx).GetTestHead(ctx, apitestdb.GetTestHeadParams{OrgID: tx.OrgID(), TestID: id})
@@ -75,6 +78,19 @@ func HeadTx(ctx context.Context, tx postgres.OrgTx, id uuid.UUID) (Test, error) 
 		return Test{}, notFound(err, "test")
 	}
 	return headOf(row), nil
+}
+
+// HeadsByIDTx returns those of the tests that are there, without their definitions, by id.
+func HeadsByIDTx(ctx context.Context, tx postgres.OrgTx, ids []uuid.UUID) (map[uuid.UUID]Test, error) {
+	rows, err := apitestdb.New(tx).GetTestHeads(ctx, apitestdb.GetTestHeadsParams{OrgID: tx.OrgID(), TestIds: ids})
+	if err != nil {
+		return nil, fmt.Errorf("read tests: %w", err)
+	}
+	heads := make(map[uuid.UUID]Test, len(rows))
+	for _, row := range rows {
+		heads[row.TestID] = headOf(row)
+	}
+	return heads, nil
 }
 
 // HeadsTx returns the tests of a project that have one of the tags (all tests without tags), without their definitions,

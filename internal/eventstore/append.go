@@ -225,12 +225,9 @@ func (s *Store) appendRunRows(ctx context.Context, tx pgx.Tx, r *runRows) ([]Ins
 		return nil, runsError(err)
 	}
 	stored := make([]Inserted, 0, r.len())
-	times := make(map[runKey]time.Time, r.len())
 	var in Inserted
-	var at time.Time
-	_, err = pgx.ForEachRow(res, []any{&in.RunID, &in.Version, &in.Position, &at}, func() error {
+	_, err = pgx.ForEachRow(res, []any{&in.RunID, &in.Version, &in.Position, &in.RecordedAt}, func() error {
 		stored = append(stored, in)
-		times[runKey{in.RunID, in.Version}] = at
 		return nil
 	})
 	if err != nil {
@@ -250,7 +247,7 @@ func (s *Store) appendRunRows(ctx context.Context, tx pgx.Tx, r *runRows) ([]Ins
 	for _, in := range stored {
 		key := runKey{in.RunID, in.Version}
 		e := r.event(index[key])
-		e.Position, e.RecordedAt = in.Position, times[key]
+		e.Position, e.RecordedAt = in.Position, in.RecordedAt
 		events = append(events, e)
 	}
 	return stored, s.applyInline(ctx, tx, events)

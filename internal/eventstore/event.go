@@ -137,9 +137,10 @@ type Appended struct {
 
 // Inserted names an event of a run that this append stored; those that were there already are absent.
 type Inserted struct {
-	RunID    uuid.UUID
-	Version  int
-	Position int64
+	RunID      uuid.UUID
+	Version    int
+	Position   int64
+	RecordedAt time.Time
 }
 
 // ReadModel is a table that is written in the append's own transaction. Apply gets the events that were really stored,

@@ -106,7 +106,7 @@ func (w *Worker) Work(ctx context.Context, job *river.Job[ExecuteArgs]) error {
 	}
 	x := w.enter(ctx, job)
 	defer w.leave(x)
-	p, err := w.cfg.Plans.load(x.ctx, job.Args)
+	p, err := x.load()
 	if err != nil {
 		if fault.KindOf(err) != fault.NotFound {
 			return err
@@ -185,7 +185,14 @@ type execution struct {
 	unhook func() bool
 }
 
-// writing returns a context for what has to be written whatever else ends.
+// load reads what is to be executed.
+func (x *execution) load() (plan, error) {
+	ctx, cancel := x.writing()
+	defer cancel()
+	return x.worker.cfg.Plans.load(ctx, x.args)
+}
+
+// writing returns a context for what has to be read and written whatever else ends.
 func (x *execution) writing() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(x.ctx), resultTime)
 }
@@ -291,7 +298,9 @@ func (x *execution) alive(p progress) (alive bool, err error) {
 	if w.cfg.Now().Sub(p.attemptAt) > x.args.timeout()+resultTime {
 		return false, nil // it lives, but has dropped this run
 	}
-	return isAlive(x.ctx, w.cfg.DB, p.worker)
+	ctx, cancel := x.writing() // the run may have been canceled meanwhile, which is no reason not to know
+	defer cancel()
+	return isAlive(ctx, w.cfg.DB, p.worker)
 }
 
 // progress reads what the log knows of the run.

@@ -25,10 +25,12 @@ const (
 	// maxStarts is how many attempts of one run are started when its workers are lost and the spec may be sent again.
 	maxStarts = 3
 
-	// fetchCooldown and fetchPoll: a NOTIFY at insert wakes a worker at once, but River sends one per cooldown at most, so
-	// what is inserted meanwhile waits for the poll.
-	fetchCooldown = 10 * time.Millisecond
-	fetchPoll     = 50 * time.Millisecond
+	// fetchCooldown and fetchPoll: a NOTIFY at insert wakes a worker at once, but a NOTIFY takes a lock over the whole
+	// server at commit, so an inserting process sends one per notifyCooldown at most; what is inserted meanwhile waits for
+	// the poll.
+	fetchCooldown  = 10 * time.Millisecond
+	fetchPoll      = 50 * time.Millisecond
+	notifyCooldown = fetchPoll
 
 	completedKept = 10 * time.Minute
 )
@@ -67,7 +69,7 @@ func (a ExecuteArgs) timeout() time.Duration {
 
 // NewInsertClient returns a client that inserts jobs and works none: what slices are built with, before there are workers.
 func NewInsertClient(db *postgres.DB, log *slog.Logger) (*river.Client[pgx.Tx], error) {
-	c, err := river.NewClient(riverpgxv5.New(db.System), &river.Config{Schema: postgres.RiverSchema, FetchCooldown: fetchCooldown, Logger: log})
+	c, err := river.NewClient(riverpgxv5.New(db.System), &river.Config{Schema: postgres.RiverSchema, FetchCooldown: notifyCooldown, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("make the queue's insert client: %w", err)
 	}

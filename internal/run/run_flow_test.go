@@ -23,6 +23,9 @@ func TestStart_executesAndKeepsWhatCame(t *testing.T) {
 	assert.Equal(t, run.TriggerManual, r.Trigger)
 	assert.Positive(t, r.Position)
 
+	row, err := w.Summary(w.ctx, w.org, r.ID)
+	require.NoError(t, err)
+	assert.Equal(t, r.RequestedAt, row.RequestedAt)
 	end := w.finish(t, r.ID)
 	assert.Equal(t, run.Passed, end.Status)
 	assert.Equal(t, 1, end.Attempts)

@@ -20,7 +20,6 @@ import (
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/project"
-	"github.com/testflow/testflow/internal/run/internal/rundb"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -43,6 +42,8 @@ type Service struct {
 	NewID   func() uuid.UUID
 	Regions []string // that exist; nil = all names are taken
 	Log     *slog.Logger
+
+	starts starts
 }
 
 // StartInput is what an execution may set. What it leaves out is the test's own.
@@ -59,31 +60,6 @@ type SuiteInput struct {
 	EnvironmentID *uuid.UUID
 	Variables     map[string]string
 	Regions       []string
-}
-
-// Start executes the test's last revision, one run a region, and returns the queued runs. The request and its jobs are
-// committed together, so that what was answered will be executed.
-func (s *Service) Start(ctx context.Context, orgID, testID uuid.UUID, in StartInput) (runs []Run, err error) {
-	who, err := auth.Require(ctx, orgID, auth.RunExecute)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.check(in.Variables, in.Regions); err != nil {
-		return nil, err
-	}
-	err = s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
-		head, err := apitest.HeadTx(ctx, tx, testID)
-		if err != nil {
-			return err
-		}
-		requests, err := s.requests(ctx, tx, head, in, Requested{Trigger: triggerOf(who, in.Trigger), RequestedBy: byOf(who)})
-		if err != nil {
-			return err
-		}
-		runs, err = s.begin(ctx, tx, requests)
-		return err
-	})
-	return runs, err
 }
 
 // StartSuite executes the tests of a project that have one of the tags, each in its regions, as one suite.
@@ -108,9 +84,10 @@ func (s *Service) StartSuite(ctx context.Context, orgID, projectID uuid.UUID, in
 			return fault.New(fault.Conflict, "suite.no_tests", "The project has no tests, or none with one of the tags.")
 		}
 		var requests []request
+		known := map[uuid.UUID]project.Environment{}
 		for _, head := range heads {
 			more, err := s.requests(ctx, tx, head, StartInput{EnvironmentID: in.EnvironmentID, Variables: in.Variables, Regions: in.Regions},
-				Requested{Trigger: TriggerSuite, SuiteID: suite.ID, RequestedBy: byOf(who)})
+				Requested{Trigger: TriggerSuite, SuiteID: suite.ID, RequestedBy: byOf(who)}, known)
 			if err != nil {
 				return err
 			}
@@ -167,13 +144,20 @@ type request struct {
 }
 
 // requests makes the runs of one test from a template that says who wants them and why.
-func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.Test, in StartInput, d Requested) ([]request, error) {
+// known holds the environments that were looked up already.
+func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.Test, in StartInput, d Requested, known map[uuid.UUID]project.Environment) ([]request, error) {
 	environmentID := head.EnvironmentID
 	if in.EnvironmentID != nil {
 		environmentID = *in.EnvironmentID
 	}
 	if environmentID != uuid.Nil {
-		env, err := project.GetEnvironmentTx(ctx, tx, environmentID)
+		env, seen := known[environmentID]
+		var err error
+		if !seen {
+			if env, err = project.GetEnvironmentTx(ctx, tx, environmentID); err == nil {
+				known[environmentID] = env
+			}
+		}
 		switch {
 		case fault.KindOf(err) == fault.NotFound || err == nil && env.ProjectID != head.ProjectID:
 			if in.EnvironmentID == nil {
@@ -207,9 +191,7 @@ func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.
 func (s *Service) begin(ctx context.Context, tx postgres.OrgTx, requests []request) ([]Run, error) {
 	events := make([]eventstore.RunEvent, len(requests))
 	jobs := make([]river.InsertManyParams, len(requests))
-	ids := make([]uuid.UUID, len(requests))
 	for i, r := range requests {
-		ids[i] = r.id
 		events[i] = event(tx.OrgID(), r.id, eventstore.VersionRequested, r.columns(), r.Requested)
 		events[i].Status = string(Queued)
 		jobs[i] = ExecuteArgs{
@@ -225,10 +207,6 @@ func (s *Service) begin(ctx context.Context, tx postgres.OrgTx, requests []reque
 	if len(stored) != len(events) {
 		return nil, fmt.Errorf("request %d runs: %d of their ids were taken", len(events), len(events)-len(stored))
 	}
-	rows, err := rundb.New(tx).GetRuns(ctx, rundb.GetRunsParams{OrgID: tx.OrgID(), RunIds: ids})
-	if err != nil {
-		return nil, fmt.Errorf("read runs: %w", err)
-	}
 	err = s.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error { // the api role has no rights in the queue
 		_, err := s.Jobs.InsertManyTx(ctx, tx, jobs)
 		return err
@@ -237,17 +215,25 @@ func (s *Service) begin(ctx context.Context, tx postgres.OrgTx, requests []reque
 		return nil, fmt.Errorf("insert the jobs of %d runs: %w", len(jobs), err)
 	}
 	fault.Hit(fault.PointCommandInTx)
-	positions := make(map[uuid.UUID]int64, len(stored))
-	for _, in := range stored {
-		positions[in.RunID] = in.Position
+	places := make(map[uuid.UUID]int, len(requests))
+	for i, r := range requests {
+		places[r.id] = i
 	}
-	runs := make([]Run, len(rows))
-	for _, row := range rows {
-		i := slices.Index(ids, row.RunID)
-		runs[i] = runOf(row)
-		runs[i].Position = positions[row.RunID]
+	runs := make([]Run, len(requests))
+	for _, in := range stored {
+		i := places[in.RunID]
+		runs[i] = requests[i].run(tx.OrgID(), in)
 	}
 	return runs, nil
+}
+
+// run is the run as its row now shows it.
+func (r request) run(orgID uuid.UUID, in eventstore.Inserted) Run {
+	return Run{
+		ID: r.id, OrgID: orgID, TestID: r.TestID, TestName: r.TestName, Revision: r.Revision, ProjectID: r.ProjectID,
+		EnvironmentID: r.EnvironmentID, EnvironmentName: r.EnvironmentName, SuiteID: r.SuiteID, RerunOf: r.RerunOf, Region: r.Region,
+		Trigger: r.Trigger, Status: Queued, RequestedAt: in.RecordedAt, RequestedBy: r.RequestedBy, Position: in.Position,
+	}
 }
 
 // check names everything that is wrong with what an execution sets.

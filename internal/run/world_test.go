@@ -30,6 +30,8 @@ import (
 	"github.com/testflow/testflow/internal/run"
 )
 
+var openDB func(ctx context.Context, url, prefix string) (*postgres.DB, error)
+
 const patience = 30 * time.Second // of a test for what has to come; a machine may be busy
 
 // world is an installation without its doors: slices, log, feed and a target.
@@ -53,7 +55,14 @@ func as(ctx context.Context, org uuid.UUID, role auth.Role) context.Context {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	db := pgtest.New(t).DB
+	pg := pgtest.New(t)
+	db := pg.DB
+	if openDB != nil {
+		var err error
+		db, err = openDB(t.Context(), pg.URL, pg.RolePrefix)
+		require.NoError(t, err)
+		t.Cleanup(db.Close)
+	}
 	var types []eventstore.Type
 	types = append(append(append(types, project.Types()...), apitest.Types()...), run.Types()...)
 	store := eventstore.New(eventstore.Config{

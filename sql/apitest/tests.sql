@@ -53,3 +53,6 @@ ORDER BY revision DESC LIMIT @max_rows;
 
 -- name: CountTests :one
 SELECT count(*) FROM tests WHERE org_id = @org_id AND project_id = @project_id;
+
+-- name: GetTestHeads :many
+SELECT * FROM tests WHERE org_id = @org_id AND test_id = ANY(@test_ids::uuid[]);

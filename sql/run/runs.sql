@@ -15,24 +15,13 @@ FROM (SELECT unnest(@run_ids::uuid[]) AS run_id, unnest(@org_ids::uuid[]) AS org
              unnest(@timeout_ms::float8[]) AS timeout_ms) t
 ON CONFLICT (run_id) DO NOTHING;
 
--- An end that is there already stays: its run is not started any more.
 -- name: MarkStarted :exec
-UPDATE runs r SET status = CASE WHEN r.finished_at IS NULL THEN 'running' ELSE r.status END,
-                  started_at = coalesce(r.started_at, t.at), attempts = greatest(r.attempts, t.attempt)
-FROM (SELECT unnest(@run_ids::uuid[]) AS run_id, unnest(@ats::timestamptz[]) AS at, unnest(@attempts::int[]) AS attempt) t
-WHERE r.run_id = t.run_id;
+SELECT mark_runs_started(@run_ids::uuid[], @ats::timestamptz[], @attempts::int[]);
 
 -- name: MarkFinished :exec
-UPDATE runs r SET status = t.status, reason = t.reason, error_code = t.error_code, error_message = t.error_message,
-                  attempts = greatest(r.attempts, t.attempts), finished_at = t.at, duration_ms = t.duration_ms, queued_ms = t.queued_ms,
-                  steps = t.steps, steps_failed = t.steps_failed, steps_skipped = t.steps_skipped, assertions = t.assertions,
-                  assertions_failed = t.assertions_failed, soft_failed = t.soft_failed
-FROM (SELECT unnest(@run_ids::uuid[]) AS run_id, unnest(@ats::timestamptz[]) AS at, unnest(@statuses::text[]) AS status,
-             unnest(@reasons::text[]) AS reason, unnest(@error_codes::text[]) AS error_code, unnest(@error_messages::text[]) AS error_message,
-             unnest(@attempts::int[]) AS attempts, unnest(@duration_ms::float8[]) AS duration_ms, unnest(@queued_ms::float8[]) AS queued_ms,
-             unnest(@steps::int[]) AS steps, unnest(@steps_failed::int[]) AS steps_failed, unnest(@steps_skipped::int[]) AS steps_skipped,
-             unnest(@assertions::int[]) AS assertions, unnest(@assertions_failed::int[]) AS assertions_failed, unnest(@soft_failed::int[]) AS soft_failed) t
-WHERE r.run_id = t.run_id AND r.finished_at IS NULL;
+SELECT mark_runs_finished(@run_ids::uuid[], @ats::timestamptz[], @statuses::text[], @reasons::text[], @error_codes::text[], @error_messages::text[],
+  @attempts::int[], @duration_ms::float8[], @queued_ms::float8[], @steps::int[], @steps_failed::int[], @steps_skipped::int[],
+  @assertions::int[], @assertions_failed::int[], @soft_failed::int[]);
 
 -- name: GetRun :one
 SELECT * FROM runs WHERE org_id = @org_id AND run_id = @run_id;

@@ -132,6 +132,47 @@ func (q *Queries) GetTestHead(ctx context.Context, arg GetTestHeadParams) (Test,
 	return i, err
 }
 
+const getTestHeads = `-- name: GetTestHeads :many
+SELECT test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at FROM tests WHERE org_id = $1 AND test_id = ANY($2::uuid[])
+`
+
+type GetTestHeadsParams struct {
+	OrgID   uuid.UUID
+	TestIds []uuid.UUID
+}
+
+func (q *Queries) GetTestHeads(ctx context.Context, arg GetTestHeadsParams) ([]Test, error) {
+	rows, err := q.db.Query(ctx, getTestHeads, arg.OrgID, arg.TestIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Test
+	for rows.Next() {
+		var i Test
+		if err := rows.Scan(
+			&i.TestID,
+			&i.OrgID,
+			&i.ProjectID,
+			&i.EnvironmentID,
+			&i.Name,
+			&i.Tags,
+			&i.Regions,
+			&i.Revision,
+			&i.ContentHash,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const insertRevision = `-- name: InsertRevision :exec
 INSERT INTO test_revisions (test_id, revision, org_id, definition, restored_from, created_at, created_kind, created_by)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)

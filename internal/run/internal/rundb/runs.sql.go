@@ -369,16 +369,9 @@ func (q *Queries) ListUnended(ctx context.Context, arg ListUnendedParams) ([]Lis
 }
 
 const markFinished = `-- name: MarkFinished :exec
-UPDATE runs r SET status = t.status, reason = t.reason, error_code = t.error_code, error_message = t.error_message,
-                  attempts = greatest(r.attempts, t.attempts), finished_at = t.at, duration_ms = t.duration_ms, queued_ms = t.queued_ms,
-                  steps = t.steps, steps_failed = t.steps_failed, steps_skipped = t.steps_skipped, assertions = t.assertions,
-                  assertions_failed = t.assertions_failed, soft_failed = t.soft_failed
-FROM (SELECT unnest($1::uuid[]) AS run_id, unnest($2::timestamptz[]) AS at, unnest($3::text[]) AS status,
-             unnest($4::text[]) AS reason, unnest($5::text[]) AS error_code, unnest($6::text[]) AS error_message,
-             unnest($7::int[]) AS attempts, unnest($8::float8[]) AS duration_ms, unnest($9::float8[]) AS queued_ms,
-             unnest($10::int[]) AS steps, unnest($11::int[]) AS steps_failed, unnest($12::int[]) AS steps_skipped,
-             unnest($13::int[]) AS assertions, unnest($14::int[]) AS assertions_failed, unnest($15::int[]) AS soft_failed) t
-WHERE r.run_id = t.run_id AND r.finished_at IS NULL
+SELECT mark_runs_finished($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[],
+  $7::int[], $8::float8[], $9::float8[], $10::int[], $11::int[], $12::int[],
+  $13::int[], $14::int[], $15::int[])
 `
 
 type MarkFinishedParams struct {
@@ -421,10 +414,7 @@ func (q *Queries) MarkFinished(ctx context.Context, arg MarkFinishedParams) erro
 }
 
 const markStarted = `-- name: MarkStarted :exec
-UPDATE runs r SET status = CASE WHEN r.finished_at IS NULL THEN 'running' ELSE r.status END,
-                  started_at = coalesce(r.started_at, t.at), attempts = greatest(r.attempts, t.attempt)
-FROM (SELECT unnest($1::uuid[]) AS run_id, unnest($2::timestamptz[]) AS at, unnest($3::int[]) AS attempt) t
-WHERE r.run_id = t.run_id
+SELECT mark_runs_started($1::uuid[], $2::timestamptz[], $3::int[])
 `
 
 type MarkStartedParams struct {
@@ -433,7 +423,6 @@ type MarkStartedParams struct {
 	Attempts []int32
 }
 
-// An end that is there already stays: its run is not started any more.
 func (q *Queries) MarkStarted(ctx context.Context, arg MarkStartedParams) error {
 	_, err := q.db.Exec(ctx, markStarted, arg.RunIds, arg.Ats, arg.Attempts)
 	return err
