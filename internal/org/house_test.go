@@ -37,28 +37,28 @@ type house struct {
 	log     *syncBuilder
 }
 
-func newHouse(t testing.TB) *house {
-	t.Helper()
-	db := pgtest.New(t)
+func newHouse(tb testing.TB) *house {
+	tb.Helper()
+	db := pgtest.New(tb)
 	master, err := vault.NewMaster(vault.GenerateMasterKey())
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	persons, err := account.NewPersons(db.DB, master, time.Now)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	keys, err := NewKeys(db.DB, master, time.Now)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	tokens, err := auth.NewTokens(jwtSecret, time.Now, newID)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	refresh, err := auth.NewRefreshTokens(refreshSecret)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	passwords, err := auth.NewPasswords(0)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	var out syncBuilder
 	logger := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	store := eventstore.New(eventstore.Config{
 		DB: db.DB, Types: append(account.Types(), Types()...), Inline: []eventstore.ReadModel{ReadModel()},
 		Seal: persons.Seal, Now: time.Now, NewID: newID, Logger: logger,
 	})
-	require.NoError(t, store.Sync(t.Context()))
+	require.NoError(tb, store.Sync(tb.Context()))
 	accounts := &account.Service{
 		DB: db.DB, Store: store, Persons: persons, Passwords: passwords, Tokens: tokens, Refresh: refresh, NewID: newID, Log: logger,
 	}
