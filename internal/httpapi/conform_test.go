@@ -124,13 +124,14 @@ var codes = sync.OnceValue(func() (list []string) {
 
 // things are one of everything in an organization, by the names that paths give them.
 type things struct {
-	organization, project, environment, test, run string
+	organization, member, project, environment, test, run string
 }
 
 func (w *world) things(who string) (th things) {
 	w.t.Helper()
 	test := w.makeTest(who, "https://canary-"+w.orgOf(who).String()+".example", "/pets")
 	th.organization = w.orgOf(who).String()
+	th.member = w.users["viewer"+strings.TrimPrefix(who, "admin")].String()
 	th.test = test.id()
 	th.project, _ = test.json["projectId"].(string)
 	th.environment, _ = test.json["environmentId"].(string)
@@ -149,7 +150,7 @@ func (th things) fill(template string) string {
 	if area == "runs" {
 		n = "0"
 	}
-	return strings.NewReplacer("{id}", id[area], "{environmentId}", th.environment, "{n}", n).Replace(template)
+	return strings.NewReplacer("{id}", id[area], "{environmentId}", th.environment, "{userId}", th.member, "{n}", n).Replace(template)
 }
 
 // exampleOf is a body that the operation takes.
@@ -233,10 +234,10 @@ func TestRoles_mayWhatTheTableSays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	th := w.things("admin-a")
-	nowhere := things{organization: th.organization, project: newID().String(), environment: newID().String(), test: newID().String(), run: newID().String()}
+	nowhere := things{organization: th.organization, member: newID().String(), project: newID().String(), environment: newID().String(), test: newID().String(), run: newID().String()}
 	walk(func(method, template string, op *openapi3.Operation) {
 		permission, _ := op.Extensions["x-permission"].(string)
-		if permission == "self" {
+		if permission == "self" || op.OperationID == "removeMember" { // who may remove whom is the slice's alone
 			return
 		}
 		for _, who := range roles() {

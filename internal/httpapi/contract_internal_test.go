@@ -77,7 +77,7 @@ func TestEveryRoute_needsACredential(t *testing.T) {
 		if op.public {
 			continue
 		}
-		path := strings.NewReplacer(":id", uuid.NewString(), ":environmentId", uuid.NewString(), ":n", "1").Replace(op.route)
+		path := strings.NewReplacer(":id", uuid.NewString(), ":environmentId", uuid.NewString(), ":userId", uuid.NewString(), ":n", "1").Replace(op.route)
 		for _, header := range []string{"", "Basic YTpi", "Bearer", "Bearer tf_x_y"} {
 			r := httptest.NewRequestWithContext(t.Context(), op.method, path, strings.NewReader("{not even JSON"))
 			if header != "" {
@@ -158,6 +158,9 @@ func TestDocument_bodiesAreClosed(t *testing.T) {
 			})
 			require.NoError(t, err)
 			for _, owned := range []string{"id", "orgId", "organizationId", "version", "revision", "role", "operator", "createdAt"} {
+				if op.OperationID == "updateMember" && owned == "role" {
+					continue // that is what it is for, and managers may not reach above themselves
+				}
 				assert.NotContains(t, body.Value.Properties, owned, "%s %s", method, path)
 			}
 		}
