@@ -52,7 +52,7 @@ type Sink struct {
 
 // sinkRequest is one call of Append.
 type sinkRequest struct {
-	ctx        context.Context //nolint:containedctx // the batch runs without its cancellation, under its deadline of its own
+	ctx        context.Context // a batch runs without its cancellation, under a deadline of its own
 	rows       *runRows
 	attachment any
 	size       int

@@ -182,6 +182,7 @@ func TestRunner_twoAtOnceAndKilled_countEachEventOnce(t *testing.T) {
 		if i == 50 {
 			require.Eventually(t, func() bool { return deaths.Load() > 0 }, patience, time.Millisecond)
 			running(t, steady)
+			running(t, f.runner(t, func(c *projection.Config) { c.BatchSize = 3 }, things(1, nil)))
 		}
 		last = f.count(t, org, "a", "b", "c")
 	}
@@ -338,6 +339,22 @@ func TestRebuild_underTraffic_equalsLive(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, c.Equal())
 	require.Contains(t, c.String(), "DIFFERENT")
+}
+
+// A build that lacks what the live one has is not shown.
+func TestRebuild_behindTheLiveOne_isNotSwappedIn(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	r := f.runner(t, nil, things(1, nil))
+	f.count(t, newID(), "a")
+	_, err := f.Analytics.System.Exec(t.Context(), `UPDATE es.projection_builds SET position = 1000000`)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	require.Error(t, r.Rebuild(ctx, "things", nil))
+	list, err := r.List(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"live", "building"}, []string{list[0].State, list[1].State})
 }
 
 // A new version is built beside the old one, which is shown until the new one has caught up; then an old process follows
