@@ -20,7 +20,6 @@ import (
 type Server struct {
 	URL          string `help:"Server to talk to." env:"TESTFLOW_URL" default:"http://127.0.0.1:3000" placeholder:"URL"`
 	Token        string `help:"Access token to sign in with." env:"TESTFLOW_TOKEN" placeholder:"TOKEN"`
-	APIKey       string `help:"API key to sign in with." name:"api-key" env:"TESTFLOW_API_KEY" placeholder:"KEY"`
 	Email        string `help:"E-mail address to sign in with; the password is taken from TESTFLOW_PASSWORD." env:"TESTFLOW_EMAIL" placeholder:"ADDRESS"`
 	Password     string `help:"Password for --email; better set TESTFLOW_PASSWORD." env:"TESTFLOW_PASSWORD" hidden:""`
 	Organization string `help:"Organization to work in, by id, if you have several." name:"organization" env:"TESTFLOW_ORGANIZATION_ID" placeholder:"ID"`
@@ -37,7 +36,7 @@ const (
 type session struct {
 	flags   Server
 	http    *http.Client
-	access  string // access token or API key
+	access  string // access token
 	refresh string // of a sign-in with e-mail and password; empty otherwise
 }
 
@@ -101,29 +100,27 @@ func (s Server) signIn(ctx context.Context, env Env) (*session, error) {
 	switch {
 	case s.Token != "":
 		c.access = s.Token
-	case s.APIKey != "":
-		c.access = s.APIKey
 	case s.Email != "" && s.Password != "":
 		return c, c.login(ctx)
 	case s.Email != "":
 		return nil, usage("set TESTFLOW_PASSWORD for %s", s.Email)
 	default:
-		return nil, usage("sign in with --token (TESTFLOW_TOKEN), --api-key (TESTFLOW_API_KEY), or --email and TESTFLOW_PASSWORD")
+		return nil, usage("sign in with --email (TESTFLOW_EMAIL) and TESTFLOW_PASSWORD, or with an access token: --token (TESTFLOW_TOKEN)")
 	}
 	return c, nil
 }
 
 // fromFiles reads the secrets that are not set from the files that …_FILE variables name.
 func (s *Server) fromFiles(env Env) error {
-	if env.Getenv == nil || s.Token != "" || s.APIKey != "" || (s.Email != "" && s.Password != "") {
+	if env.Getenv == nil || s.Token != "" || (s.Email != "" && s.Password != "") {
 		return nil
 	}
-	for name, to := range map[string]*string{"TESTFLOW_TOKEN": &s.Token, "TESTFLOW_API_KEY": &s.APIKey, "TESTFLOW_PASSWORD": &s.Password} {
+	for name, to := range map[string]*string{"TESTFLOW_TOKEN": &s.Token, "TESTFLOW_PASSWORD": &s.Password} {
 		path := env.Getenv(name + "_FILE")
 		if path == "" {
 			continue
 		}
-		content, err := os.ReadFile(path) //nolint:gosec // the user names the file, that is what the variable is for
+		content, err := os.ReadFile(path)
 		if err != nil {
 			return usage("%s_FILE cannot be read: %w", name, err)
 		}
@@ -149,8 +146,8 @@ func (c *session) login(ctx context.Context) error {
 	return nil
 }
 
-// renew gets a new access token, by the refresh token or the password. ok is false when there is neither: the token or
-// key was given from outside.
+// renew gets a new access token, by the refresh token or the password. ok is false when there is neither: the token
+// was given from outside.
 func (c *session) renew(ctx context.Context) (ok bool, err error) {
 	if c.refresh == "" {
 		return false, nil
@@ -172,7 +169,7 @@ func (c *session) signOut(ctx context.Context) error {
 	if c.refresh == "" {
 		return nil
 	}
-	return c.call(ctx, http.MethodPost, "/api/auth/logout", map[string]string{"refreshToken": c.refresh}, nil)
+	return c.call(ctx, http.MethodPost, "/api/auth/logout", nil, nil)
 }
 
 // call sends a request and decodes the answer into out, if that isn't nil. A refusal of the server is a *problem.

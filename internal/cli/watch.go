@@ -63,7 +63,7 @@ type watching struct {
 	*Watch
 	env     Env
 	session *session
-	print   *printer
+	lines   *printer
 	topics  []string
 	cursor  string
 	pause   time.Duration // before the next connection
@@ -80,7 +80,7 @@ func (w *Watch) Run(ctx context.Context, env Env) error {
 	if err != nil {
 		return interrupted(ctx, err)
 	}
-	l := &watching{Watch: w, env: env, session: s, cursor: w.After, pause: firstPause, print: newPrinter(env, w.JSON)}
+	l := &watching{Watch: w, env: env, session: s, cursor: w.After, pause: firstPause, lines: newPrinter(env, w.JSON)}
 	defer func() { // the sign-in was made for this watch alone
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
@@ -159,7 +159,7 @@ func (l *watching) connect(ctx context.Context) error {
 	}
 	header.Set("Authorization", "Bearer "+s.access)
 	dialing, done := context.WithTimeout(ctx, callTimeout)
-	conn, resp, err := websocket.Dial(dialing, "ws"+strings.TrimPrefix(s.flags.URL, "http")+"/api/live",
+	conn, resp, err := websocket.Dial(dialing, "ws"+strings.TrimPrefix(s.flags.URL, "http")+"/api/live", //nolint:bodyclose // Dial closes it, or took the connection over
 		&websocket.DialOptions{HTTPHeader: header, Subprotocols: []string{"testflow.v1"}})
 	done()
 	if err != nil {
@@ -203,7 +203,7 @@ func (l *watching) ended(ctx context.Context) error {
 	case "queued", "running":
 		return nil
 	}
-	l.print.status = run.Status
+	l.lines.status = run.Status
 	return errOver
 }
 
@@ -263,7 +263,7 @@ func (l *watching) frame(ctx context.Context, conn *websocket.Conn, f liveFrame)
 		}
 	case "events":
 		for _, raw := range f.Events {
-			e, err := l.print.event(raw)
+			e, err := l.lines.event(raw)
 			if err != nil {
 				return couldNot("print: %w", err) // stdout is closed: nobody reads on
 			}
@@ -273,7 +273,7 @@ func (l *watching) frame(ctx context.Context, conn *websocket.Conn, f liveFrame)
 		}
 		l.cursor = f.To
 	case "metrics":
-		if err := l.print.metrics(f.Data); err != nil {
+		if err := l.lines.metrics(f.Data); err != nil {
 			return couldNot("print: %w", err)
 		}
 	case "gap":
@@ -314,7 +314,7 @@ func (l *watching) refused(ctx context.Context, conn *websocket.Conn, f liveFram
 			return err
 		}
 		if !ok {
-			l.note("the access token ends soon, and with it this watch; take an API key or --email for longer ones")
+			l.note("the access token ends soon, and with it this watch; sign in with --email for longer ones")
 			return nil
 		}
 		return send(ctx, conn, map[string]any{"type": "auth", "token": l.session.access})
@@ -369,7 +369,7 @@ func (l *watching) closed(ctx context.Context, err error) error {
 		case l.was:
 			return couldNot("the sign-in ended; get a new token and go on with --after %s", l.cursor)
 		}
-		return couldNot("%s refuses this token or key", l.session.flags.URL)
+		return couldNot("%s refuses this token", l.session.flags.URL)
 	case 4403:
 		return couldNot("you are no member of this organization")
 	case 4413:
@@ -388,14 +388,14 @@ func (l *watching) closed(ctx context.Context, err error) error {
 
 // verdict is the exit of a watch over one run.
 func (l *watching) verdict() error {
-	if l.print.status == "passed" {
+	if l.lines.status == "passed" {
 		return nil
 	}
 	code := ExitFailed
-	if l.print.status == "inconclusive" {
+	if l.lines.status == "inconclusive" {
 		code = ExitCouldNot
 	}
-	return &Exit{Code: code, Err: fmt.Errorf("the run ended %s", clean(l.print.status))}
+	return &Exit{Code: code, Err: fmt.Errorf("the run ended %s", clean(l.lines.status))}
 }
 
 // note prints a line about the connection, for people.

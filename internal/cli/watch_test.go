@@ -39,6 +39,10 @@ func newServer(t *testing.T, scripts ...func(*testing.T, *websocket.Conn)) *serv
 		_ = json.NewEncoder(w).Encode(v)
 	}
 	mux.HandleFunc("POST /api/auth/{what}", func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("what") == "logout" && r.ContentLength != 0 {
+			answer(w, 422, map[string]any{"code": "request.invalid", "detail": "No body.", "status": 422})
+			return
+		}
 		var body map[string]string
 		_ = json.NewDecoder(r.Body).Decode(&body)
 		s.note(r.PathValue("what"))
@@ -131,7 +135,7 @@ var (
 const run = "0197aaaa-0000-7000-8000-00000000beef"
 
 // watch runs the command as it is typed and returns what it wrote, and its exit code.
-func watch(t *testing.T, ctx context.Context, getenv map[string]string, color bool, args ...string) (stdout, stderr string, code int) {
+func watch(ctx context.Context, t *testing.T, getenv map[string]string, color bool, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	for k, v := range getenv {
 		t.Setenv(k, v)
@@ -154,11 +158,12 @@ func watch(t *testing.T, ctx context.Context, getenv map[string]string, color bo
 
 func TestWatch_run_untilItsEnd(t *testing.T) {
 	s := newServer(t, func(t *testing.T, conn *websocket.Conn) {
+		t.Helper()
 		hears(t, conn, `{"topics":["run:`+run+`"],"type":"subscribe"}`)
 		says(t, conn, `{"type":"subscribed","topics":["run:`+run+`"],"cursor":"c0"}`, frame("c0", "c1", requested, started, step), frame("c1", "c2", held, broken, failed))
 	})
 	s.runs[run] = "running"
-	stdout, stderr, code := watch(t, t.Context(), nil, false, "--url", s.URL, "--token", "secret-token", "--run", run)
+	stdout, stderr, code := watch(t.Context(), t, nil, false, "--url", s.URL, "--token", "secret-token", "--run", run)
 	require.Equal(t, cli.ExitFailed, code, stderr)
 	require.Equal(t, []string{
 		"2026-11-22T10:00:00.123Z ○ Read [31mpets …0000beef requested (manual, default)",
@@ -174,15 +179,16 @@ func TestWatch_run_untilItsEnd(t *testing.T) {
 
 func TestWatch_run_thatHadEnded(t *testing.T) {
 	subscribed := func(t *testing.T, conn *websocket.Conn) {
+		t.Helper()
 		says(t, conn, `{"type":"subscribed","topics":[],"cursor":"c0"}`)
 		_, _, _ = conn.Read(context.Background())
 		_, _, _ = conn.Read(context.Background())
 	}
 	s := newServer(t, subscribed, subscribed)
 	s.runs[run] = "passed"
-	_, stderr, code := watch(t, t.Context(), nil, false, "--url", s.URL, "--token", "x", "--run", run)
+	_, stderr, code := watch(t.Context(), t, nil, false, "--url", s.URL, "--token", "x", "--run", run)
 	require.Equal(t, cli.ExitOK, code, stderr)
-	_, stderr, code = watch(t, t.Context(), nil, false, "--url", s.URL, "--token", "x", "--run", "0197aaaa-0000-7000-8000-000000000000")
+	_, stderr, code = watch(t.Context(), t, nil, false, "--url", s.URL, "--token", "x", "--run", "0197aaaa-0000-7000-8000-000000000000")
 	require.Equal(t, cli.ExitCouldNot, code)
 	require.Contains(t, stderr, "There is no such run. (run.not_found, request r2)")
 }
@@ -191,11 +197,13 @@ func TestWatch_resumesWithItsCursor(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := newServer(t,
 		func(t *testing.T, conn *websocket.Conn) {
+			t.Helper()
 			hears(t, conn, `{"topics":["organization","project:p1","project:p2"],"type":"subscribe"}`)
 			says(t, conn, `{"type":"subscribed","topics":["organization"],"cursor":"c0"}`, frame("c0", "c1", requested))
 			_ = conn.CloseNow() // the network breaks
 		},
 		func(t *testing.T, conn *websocket.Conn) {
+			t.Helper()
 			hears(t, conn, `{"after":"c1","topics":["organization","project:p1","project:p2"],"type":"subscribe"}`)
 			says(t, conn, `{"type":"error","code":"not_found","message":"No.","topics":["project:p2"]}`)
 			hears(t, conn, `{"after":"c1","topics":["organization","project:p1"],"type":"subscribe"}`)
@@ -209,12 +217,13 @@ func TestWatch_resumesWithItsCursor(t *testing.T) {
 			_ = conn.Close(1012, "draining")
 		},
 		func(t *testing.T, conn *websocket.Conn) {
+			t.Helper()
 			hears(t, conn, `{"after":"c3","topics":["organization","project:p1","project:`+run+`"],"type":"subscribe"}`)
 			says(t, conn, frame("c3", "c4", passed))
 			cancel()
 			_, _, _ = conn.Read(context.Background())
 		})
-	stdout, stderr, code := watch(t, ctx, nil, false, "--url", s.URL, "--token", "x")
+	stdout, stderr, code := watch(ctx, t, nil, false, "--url", s.URL, "--token", "x")
 	require.Equal(t, cli.ExitInterrupted, code, stderr)
 	require.Contains(t, stdout, "requested")
 	require.Contains(t, stdout, "started")
@@ -225,12 +234,13 @@ func TestWatch_resumesWithItsCursor(t *testing.T) {
 
 func TestWatch_signsInAndOut(t *testing.T) {
 	s := newServer(t, func(t *testing.T, conn *websocket.Conn) {
+		t.Helper()
 		says(t, conn, `{"type":"error","code":"token_expiring","message":"Soon."}`)
 		hears(t, conn, `{"topics":["organization"],"type":"subscribe"}`)
 		hears(t, conn, `{"token":"access-refresh","type":"auth"}`)
 		_ = conn.Close(4403, "removed")
 	})
-	_, stderr, code := watch(t, t.Context(), map[string]string{"TESTFLOW_PASSWORD": "right"}, false, "--url", s.URL, "--email", "ada@example.com", "--brief")
+	_, stderr, code := watch(t.Context(), t, map[string]string{"TESTFLOW_PASSWORD": "right"}, false, "--url", s.URL, "--email", "ada@example.com", "--brief")
 	require.Equal(t, cli.ExitCouldNot, code)
 	require.Contains(t, stderr, "you are no member of this organization")
 	require.Equal(t, []string{"login", "live Bearer access-login", "refresh", "logout"}, s.calls)
@@ -247,6 +257,7 @@ func TestWatch_whatCannotBe_isSaidClearly(t *testing.T) {
 	web := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(web.Close)
 	s := newServer(t, refuses(4401), refuses(4429), func(t *testing.T, conn *websocket.Conn) {
+		t.Helper()
 		says(t, conn, `{"type":"error","code":"invalid","message":"A topic is this or that.","topics":["x"]}`)
 		_, _, _ = conn.Read(context.Background())
 	})
@@ -264,12 +275,12 @@ func TestWatch_whatCannotBe_isSaidClearly(t *testing.T) {
 		{"no password", "set TESTFLOW_PASSWORD", cli.ExitUsage, nil, []string{"--url", s.URL, "--email", "a@b.c"}},
 		{"wrong password", "refuses a@b.c with this password", cli.ExitCouldNot, map[string]string{"TESTFLOW_PASSWORD": "wrong"}, []string{"--url", s.URL, "--email", "a@b.c"}},
 		{"no file", "TESTFLOW_TOKEN_FILE cannot be read", cli.ExitUsage, map[string]string{"TESTFLOW_TOKEN_FILE": "/nowhere"}, []string{"--url", s.URL, "--brief"}},
-		{"refused token", "refuses this token or key", cli.ExitCouldNot, nil, []string{"--url", s.URL, "--token", "x", "--brief"}},
+		{"refused token", "refuses this token", cli.ExitCouldNot, nil, []string{"--url", s.URL, "--token", "x", "--brief"}},
 		{"too many", "limit of live connections", cli.ExitCouldNot, nil, []string{"--url", s.URL, "--token", "x", "--brief"}},
 		{"wrong topic", "A topic is this or that. (x)", cli.ExitUsage, nil, []string{"--url", s.URL, "--token", "x", "--topic", "x"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			stdout, stderr, code := watch(t, t.Context(), tc.env, false, tc.args...)
+			stdout, stderr, code := watch(t.Context(), t, tc.env, false, tc.args...)
 			require.Empty(t, stdout)
 			require.Contains(t, stderr, tc.want)
 			require.Equal(t, tc.code, code, stderr)
@@ -279,13 +290,14 @@ func TestWatch_whatCannotBe_isSaidClearly(t *testing.T) {
 
 func TestWatch_json_andColors(t *testing.T) {
 	script := func(t *testing.T, conn *websocket.Conn) {
+		t.Helper()
 		says(t, conn, frame("c0", "c1", requested, passed))
 		_, _, _ = conn.Read(context.Background())
 	}
 	s := newServer(t, script, script)
-	stdout, _, code := watch(t, t.Context(), nil, true, "--url", s.URL, "--token", "x", "--run", run, "--json")
+	stdout, _, code := watch(t.Context(), t, nil, true, "--url", s.URL, "--token", "x", "--run", run, "--json")
 	require.Equal(t, cli.ExitOK, code)
 	require.Equal(t, requested+"\n"+passed+"\n", stdout)
-	stdout, _, _ = watch(t, t.Context(), nil, true, "--url", s.URL, "--token", "x", "--run", run)
+	stdout, _, _ = watch(t.Context(), t, nil, true, "--url", s.URL, "--token", "x", "--run", run)
 	require.Contains(t, stdout, "\x1b[32m✓\x1b[0m")
 }

@@ -37,7 +37,6 @@ type Config struct {
 	Worker   Worker
 	Client   Client
 	Log      Log
-	Rates    Rates
 	Limits   Limits
 
 	// Warnings are what was found and does not stop a start, such as variables that nothing reads.
@@ -61,7 +60,6 @@ type Server struct {
 // Database is where the log and the read models are.
 type Database struct {
 	URL          string `env:"DATABASE_URL" secret:"true" doc:"Postgres 15 to 18, as postgres://user:password@host:port/name. Unset: up starts a Postgres of its own."`
-	ReplicaURL   string `env:"DATABASE_REPLICA_URL" secret:"true" doc:"A hot standby that lists and analytics may read from. Unset: everything reads the primary."`
 	AnalyticsURL string `env:"ANALYTICS_DATABASE_URL" secret:"true" doc:"Database of the analytics read models. Unset: <database>_analytics on the same server."`
 	RolePrefix   string `env:"TESTFLOW_DB_ROLE_PREFIX" doc:"What the names of this installation's database roles begin with. Unset: the database's name."`
 	MaxConns     int    `env:"TESTFLOW_DB_MAX_CONNS" default:"20" doc:"Connections that one process opens at most in each of its pools."`
@@ -86,8 +84,7 @@ type Worker struct {
 // Client is how the command line reaches a server.
 type Client struct {
 	URL      string `env:"TESTFLOW_URL" default:"http://127.0.0.1:3000" doc:"Server that commands such as watch talk to."`
-	APIKey   string `env:"TESTFLOW_API_KEY" secret:"true" doc:"API key that commands sign in with."`
-	Token    string `env:"TESTFLOW_TOKEN" secret:"true" doc:"Access token that commands sign in with, instead of an API key."`
+	Token    string `env:"TESTFLOW_TOKEN" secret:"true" doc:"Access token that commands sign in with."`
 	Email    string `env:"TESTFLOW_EMAIL" doc:"E-mail address that commands sign in with, together with TESTFLOW_PASSWORD."`
 	Password string `env:"TESTFLOW_PASSWORD" secret:"true" doc:"Password for TESTFLOW_EMAIL."`
 	Org      string `env:"TESTFLOW_ORGANIZATION_ID" doc:"Organization that commands work in, for users with several."`
@@ -192,7 +189,7 @@ func (c *Config) check(command Command, faults *Faults) {
 		httpURL(faults, "TESTFLOW_ALLOWED_ORIGINS", origin, true)
 	}
 	for name, v := range map[string]string{
-		"DATABASE_URL": c.Database.URL, "DATABASE_REPLICA_URL": c.Database.ReplicaURL, "ANALYTICS_DATABASE_URL": c.Database.AnalyticsURL,
+		"DATABASE_URL": c.Database.URL, "ANALYTICS_DATABASE_URL": c.Database.AnalyticsURL,
 	} {
 		postgresURL(faults, name, v)
 	}
@@ -204,7 +201,6 @@ func (c *Config) check(command Command, faults *Faults) {
 	if !regionName(c.Worker.Region) {
 		faults.add("TESTFLOW_REGION", "must be 1 to 40 lower-case letters, digits and hyphens, and begin with a letter")
 	}
-	c.Rates.check(faults)
 	c.Limits.check(faults)
 	c.checkSecrets(command, faults)
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,6 @@ func TestLoad_nothingSet_hasTheDefaults(t *testing.T) {
 	c, err := Load(Up, nil)
 	require.NoError(t, err)
 	require.Equal(t, 3000, c.Server.Port)
-	require.Equal(t, 100, c.Rates.Max)
 	require.Equal(t, 30*time.Second, c.Server.ShutdownTimeout)
 	require.EqualValues(t, 16<<10, c.Limits.LiveFrame)
 	require.Equal(t, "INFO", c.Log.Level.String())
@@ -33,7 +33,7 @@ func TestLoad_manyFaults_areReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := Load(Serve, []string{
 		"PORT=http", "LOG_LEVEL=loud", "TESTFLOW_SHUTDOWN_TIMEOUT=soon", "JWT_SECRET=hunter2", "TESTFLOW_LIMIT_LIVE_FRAME=big",
-		"TESTFLOW_TRUSTED_PROXIES=everybody", "RATE_LIMIT_MAX_REQUESTS=-1", "TESTFLOW_LIMIT_STEPS=0", "DATABASE_URL=mysql://root:hunter2@db/x",
+		"TESTFLOW_TRUSTED_PROXIES=everybody", "TESTFLOW_LIMIT_PAGE_SIZE=-1", "TESTFLOW_LIMIT_SINK_RUNS=0", "DATABASE_URL=mysql://root:hunter2@db/x",
 		"TESTFLOW_REGION=Nord!", "TESTFLOW_ALLOWED_ORIGINS=https://a.example/,https://b.example", "TESTFLOW_REGISTRATION=closed",
 	})
 	var faults *Faults
@@ -44,7 +44,7 @@ func TestLoad_manyFaults_areReportedAtOnce(t *testing.T) {
 	}
 	require.Equal(t, map[string]int{
 		"PORT": 1, "LOG_LEVEL": 1, "TESTFLOW_SHUTDOWN_TIMEOUT": 1, "JWT_SECRET": 1, "JWT_REFRESH_SECRET": 1, "TESTFLOW_MASTER_KEY": 1,
-		"TESTFLOW_LIMIT_LIVE_FRAME": 1, "TESTFLOW_TRUSTED_PROXIES": 1, "RATE_LIMIT_MAX_REQUESTS": 1, "TESTFLOW_LIMIT_STEPS": 1,
+		"TESTFLOW_LIMIT_LIVE_FRAME": 1, "TESTFLOW_TRUSTED_PROXIES": 1, "TESTFLOW_LIMIT_PAGE_SIZE": 1, "TESTFLOW_LIMIT_SINK_RUNS": 1,
 		"DATABASE_URL": 1, "TESTFLOW_REGION": 1, "TESTFLOW_ALLOWED_ORIGINS": 1, "TESTFLOW_REGISTRATION": 1,
 	}, got)
 	require.NotContains(t, err.Error(), "hunter2", "a fault never shows a secret")
@@ -106,8 +106,7 @@ func TestWriteReference_namesEverythingAndNoSecret(t *testing.T) {
 	require.Contains(t, b.String(), "JWT_SECRET [secret] = •••")
 	require.NotContains(t, b.String(), long)
 	require.NotContains(t, b.String(), "LOG_LEVEL (default info) =", "a default is not repeated")
-	require.NotContains(t, b.String(), "RATE_LIMIT_WINDOW (default 15m) =")
-	require.NotContains(t, b.String(), "TESTFLOW_LIMIT_RUN_RETENTION (default 2160h) =")
+	require.NotContains(t, b.String(), "TESTFLOW_LIMIT_WAIT (default 60s) =")
 }
 
 func TestVariables_areDocumentedAndDistinct(t *testing.T) {
@@ -125,6 +124,29 @@ func TestVariables_areDocumentedAndDistinct(t *testing.T) {
 			require.Empty(t, fields[v.field], v.Name)
 			fields[v.field] = v.Name
 		}
+	}
+}
+
+// A setting without effect is a lie: each is read by app, or by the command line under its own name.
+func TestVariables_areReadSomewhere(t *testing.T) {
+	t.Parallel()
+	var code strings.Builder
+	for _, room := range []string{"../app", "../cli", "."} {
+		files, err := filepath.Glob(room + "/*.go")
+		require.NoError(t, err)
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") || strings.HasSuffix(file, "limits.go") {
+				continue
+			}
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			code.Write(text)
+		}
+	}
+	for _, v := range Variables() {
+		inApp := regexp.MustCompile(`\.` + v.field + `\b`).MatchString(code.String())
+		inCLI := v.Group == "Client" && strings.Count(code.String(), `"`+v.Name+`"`) > 1
+		require.True(t, inApp || inCLI, "%s (%s.%s) is read nowhere", v.Name, v.Group, v.field)
 	}
 }
 

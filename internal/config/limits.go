@@ -9,22 +9,8 @@ import (
 	"time"
 )
 
-// Rates are the rate limits. 0 switches one off. They hold across all nodes.
-type Rates struct {
-	Max           int           `env:"RATE_LIMIT_MAX_REQUESTS" default:"100" doc:"Requests a user or address may send in a window."`
-	Window        time.Duration `env:"RATE_LIMIT_WINDOW" default:"15m" doc:"The window of every limit but that of executions."`
-	Auth          int           `env:"RATE_LIMIT_AUTH_MAX_REQUESTS" default:"5" doc:"Tries to sign in or register, an account and address together, in a window."`
-	AuthAddress   int           `env:"RATE_LIMIT_AUTH_ADDRESS_MAX_REQUESTS" default:"50" doc:"Tries to sign in or register from one address in a window."`
-	AuthAccount   int           `env:"RATE_LIMIT_AUTH_ACCOUNT_MAX_REQUESTS" default:"50" doc:"Tries to sign in to one account, from everywhere, in a window."`
-	Refresh       int           `env:"RATE_LIMIT_REFRESH_MAX_REQUESTS" default:"60" doc:"Refreshes of a sign-in in a window."`
-	Execute       int           `env:"RATE_LIMIT_EXECUTE_MAX_REQUESTS" default:"10" doc:"Executions an organization's member may start in the execution window."`
-	ExecuteWindow time.Duration `env:"RATE_LIMIT_EXECUTE_WINDOW" default:"1m" doc:"The window of executions."`
-	APIKey        int           `env:"RATE_LIMIT_API_KEY_MAX_REQUESTS" default:"1000" doc:"Requests with one API key in a window."`
-}
-
-func (r *Rates) check(faults *Faults) { eachNumber(reflect.ValueOf(r).Elem(), faults, 0) }
-
-// Limits are the operational limits of the whole installation, all in one place. Rooms get the values.
+// Limits are the operational limits of an installation that a setting changes, all in one place. Rooms get the values.
+// What a test may be and what a target may cost is for ever the same, and stands in testspec's limits.go.
 type Limits struct {
 	// What a request to the API may be.
 	RequestBody    Size          `env:"TESTFLOW_LIMIT_REQUEST_BODY" default:"1MiB" doc:"Body of an API request."`
@@ -33,33 +19,14 @@ type Limits struct {
 	MinPosition    time.Duration `env:"TESTFLOW_LIMIT_POSITION_WAIT" default:"2s" doc:"How long a GET waits for the position that it asks for."`
 	Wait           time.Duration `env:"TESTFLOW_LIMIT_WAIT" default:"60s" doc:"How long Prefer: wait may wait for runs."`
 
-	// What a test may be.
-	Spec        Size          `env:"TESTFLOW_LIMIT_SPEC" default:"256KiB" doc:"A test's definition."`
-	Steps       int           `env:"TESTFLOW_LIMIT_STEPS" default:"50" doc:"Steps of a test."`
-	Assertions  int           `env:"TESTFLOW_LIMIT_ASSERTIONS" default:"100" doc:"Assertions of a step."`
-	RunTimeout  time.Duration `env:"TESTFLOW_LIMIT_RUN_TIMEOUT" default:"5m" doc:"Total time of a run."`
-	StepTimeout time.Duration `env:"TESTFLOW_LIMIT_STEP_TIMEOUT" default:"60s" doc:"Time of one step."`
-	SuiteTests  int           `env:"TESTFLOW_LIMIT_SUITE_TESTS" default:"500" doc:"Tests that one execution of a project starts."`
-
 	// What a target may send.
-	Redirects       int  `env:"TESTFLOW_LIMIT_REDIRECTS" default:"20" doc:"Redirects that a step may follow."`
-	ResponseBody    Size `env:"TESTFLOW_LIMIT_RESPONSE_BODY" default:"10MiB" doc:"Bytes of a response that are read from the network, before decompression."`
-	ResponseDecoded Size `env:"TESTFLOW_LIMIT_RESPONSE_DECODED" default:"10MiB" doc:"Bytes of a response after decompression."`
-	ResponseHeader  Size `env:"TESTFLOW_LIMIT_RESPONSE_HEADER" default:"32KiB" doc:"Header of a response."`
-	ResponseKept    Size `env:"TESTFLOW_LIMIT_RESPONSE_KEPT" default:"256KiB" doc:"Bytes of a response that are kept to look at."`
+	ResponseBody Size `env:"TESTFLOW_LIMIT_RESPONSE_BODY" default:"10MiB" doc:"Bytes of a response, before and again after decompression; at most 10MiB."`
+	ResponseKept Size `env:"TESTFLOW_LIMIT_RESPONSE_KEPT" default:"256KiB" doc:"Bytes of a response that are kept to look at; at most 256KiB."`
 
-	// What an expression may cost.
-	RegexPattern  Size          `env:"TESTFLOW_LIMIT_REGEX_PATTERN" default:"1KiB" doc:"Regular expression of an assertion."`
-	RegexInput    Size          `env:"TESTFLOW_LIMIT_REGEX_INPUT" default:"256KiB" doc:"Text that a regular expression is matched against."`
-	JSONPathTime  time.Duration `env:"TESTFLOW_LIMIT_JSONPATH_TIME" default:"1s" doc:"Time of one JSONPath query."`
-	JSONPathNodes int           `env:"TESTFLOW_LIMIT_JSONPATH_NODES" default:"10000" doc:"Results of one JSONPath query."`
-
-	// What the log and its readers may hold.
-	SinkDelay     time.Duration `env:"TESTFLOW_LIMIT_SINK_DELAY" default:"5ms" doc:"How long a worker collects results before it appends them."`
-	SinkRuns      int           `env:"TESTFLOW_LIMIT_SINK_RUNS" default:"200" doc:"Runs of one batch of results."`
-	SinkBytes     Size          `env:"TESTFLOW_LIMIT_SINK_BYTES" default:"8MiB" doc:"Bytes of one batch of results."`
-	RunRetention  time.Duration `env:"TESTFLOW_LIMIT_RUN_RETENTION" default:"2160h" doc:"How long the events of runs are kept (90 days)."`
-	BodyRetention time.Duration `env:"TESTFLOW_LIMIT_BODY_RETENTION" default:"168h" doc:"How long bodies of responses are kept (7 days)."`
+	// How a worker collects results.
+	SinkDelay time.Duration `env:"TESTFLOW_LIMIT_SINK_DELAY" default:"5ms" doc:"How long a worker collects results before it appends them."`
+	SinkRuns  int           `env:"TESTFLOW_LIMIT_SINK_RUNS" default:"200" doc:"Runs of one batch of results."`
+	SinkBytes Size          `env:"TESTFLOW_LIMIT_SINK_BYTES" default:"8MiB" doc:"Bytes of one batch of results."`
 
 	// What the live stream may cost.
 	LiveSockets       int           `env:"TESTFLOW_LIMIT_LIVE_SOCKETS" default:"5000" doc:"Live connections of one node."`

@@ -6,6 +6,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"time"
 )
 
 // Variable is one variable of the environment, as its tags describe it.
@@ -90,17 +91,12 @@ func (v Variable) head(c *Config) string {
 	return b.String()
 }
 
-// sameAsDefault compares loosely, since 15m prints as 15m0s and info as INFO.
+// sameAsDefault compares what is meant, since 60s prints as 1m0s and info as INFO.
 func sameAsDefault(now, def string) bool {
-	trim := func(s string) string {
-		s = strings.ToLower(s)
-		if strings.HasSuffix(s, "m0s") {
-			s = strings.TrimSuffix(s, "0s")
-		}
-		if strings.HasSuffix(s, "h0m") {
-			s = strings.TrimSuffix(s, "0m")
-		}
-		return s
+	a, errA := time.ParseDuration(now)
+	b, errB := time.ParseDuration(def)
+	if errA == nil && errB == nil {
+		return a == b
 	}
-	return trim(now) == trim(def)
+	return strings.EqualFold(now, def)
 }

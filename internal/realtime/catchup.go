@@ -14,10 +14,10 @@ const (
 	readTries = 3
 )
 
-// startCatchUp makes the connection read the log from c.at on and then live. Server.mu is held.
-func (c *socket) startCatchUp() {
+// startCatchUp makes the connection read the log from c.at on and then live. ctx ends with the connection. Server.mu is
+// held.
+func (c *socket) startCatchUp(ctx context.Context) {
 	c.state = stateCatching
-	ctx := c.ms.Request.Context() // ends with the connection
 	c.srv.tasks.Go(func() { c.catchUp(ctx) })
 }
 

@@ -161,6 +161,7 @@ func (s *Server) turnDown(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusForbidden
 	case fault.Unavailable:
 		status = http.StatusServiceUnavailable
+	default:
 	}
 	message := http.StatusText(status)
 	if f, ok := errors.AsType[*fault.Error](err); ok {

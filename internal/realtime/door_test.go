@@ -42,7 +42,7 @@ func TestDoor_handshake(t *testing.T) {
 	} {
 		require.Equal(t, tc.want, refused(t, w, tc.target, tc.header), name)
 	}
-	resp, err := http.Get(own + "/api/live") //nolint:noctx // a plain browser
+	resp, err := http.Get(own + "/api/live")
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, 400, resp.StatusCode, "not a WebSocket")

@@ -79,7 +79,7 @@ func (s *Server) skip(to int64) {
 			s.flush(v)
 			for c := range v.members {
 				s.leave(c)
-				c.startCatchUp()
+				c.startCatchUp(c.ms.Request.Context())
 			}
 		}
 	}

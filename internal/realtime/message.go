@@ -58,7 +58,7 @@ func (s *Server) onMessage(ms *melody.Session, frame []byte) {
 	}
 	switch {
 	case err != nil:
-		c.mistake("malformed", err.Error())
+		c.mistake("malformed", "Not understood: "+err.Error()+".")
 	case m.Type == "auth":
 		c.extend(ctx, m)
 	case m.Type == "ping":
@@ -93,10 +93,10 @@ func parseMessage(frame []byte) (m message, err error) {
 	d := json.NewDecoder(bytes.NewReader(frame))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&m); err != nil {
-		return m, errors.New("The frame is not a JSON object of the known fields.") //nolint:staticcheck // a sentence for the client
+		return m, errors.New("the frame is not a JSON object of the known fields")
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return m, errors.New("The frame holds more than one JSON value.") //nolint:staticcheck // a sentence for the client
+		return m, errors.New("the frame holds more than one JSON value")
 	}
 	return m, nil
 }
@@ -313,14 +313,14 @@ func (c *socket) subscribe(ctx context.Context, m message) {
 		return
 	}
 	if m.After != nil {
-		c.resume(added, after)
+		c.resume(ctx, added, after)
 		return
 	}
-	c.listen(added)
+	c.listen(ctx, added)
 }
 
 // resume continues behind the cursor with the topics added. Server.mu is held.
-func (c *socket) resume(added topics, after int64) {
+func (c *socket) resume(ctx context.Context, added topics, after int64) {
 	s := c.srv
 	if c.view != nil {
 		s.flush(c.view)
@@ -339,12 +339,12 @@ func (c *socket) resume(added topics, after int64) {
 	case len(c.topics) == 0:
 		c.state = stateIdle
 	default:
-		c.startCatchUp()
+		c.startCatchUp(ctx)
 	}
 }
 
 // listen adds topics from now on. Server.mu is held.
-func (c *socket) listen(added topics) {
+func (c *socket) listen(ctx context.Context, added topics) {
 	s := c.srv
 	switch {
 	case c.state == stateCatching: // from where its reading is
@@ -375,7 +375,7 @@ func (c *socket) listen(added topics) {
 	switch {
 	case c.state == stateClosing:
 	case c.told > s.position:
-		c.startCatchUp()
+		c.startCatchUp(ctx)
 	default:
 		s.join(c)
 	}

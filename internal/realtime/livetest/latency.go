@@ -114,10 +114,10 @@ func commitAll(ctx context.Context, cfg LatencyConfig, total int, report *Latenc
 	committed := make(map[string]time.Time, total)
 	took := make([]time.Duration, 0, total)
 	step := time.Second / time.Duration(cfg.Rate)
-	start := time.Now() //nolint:forbidigo // a measurement of the wall clock
+	start := time.Now()
 	for n := range total {
 		due := start.Add(time.Duration(n) * step)
-		if wait := time.Until(due); wait > 0 { //nolint:forbidigo // a measurement of the wall clock
+		if wait := time.Until(due); wait > 0 {
 			timer := time.NewTimer(wait)
 			select {
 			case <-ctx.Done():
@@ -128,12 +128,12 @@ func commitAll(ctx context.Context, cfg LatencyConfig, total int, report *Latenc
 		} else if wait < -step {
 			report.Behind++
 		}
-		before := time.Now() //nolint:forbidigo // a measurement of the wall clock
+		before := time.Now()
 		id, err := cfg.Commit(ctx, n)
 		if err != nil {
 			return nil, fmt.Errorf("commit %d: %w", n, err)
 		}
-		now := time.Now() //nolint:forbidigo // a measurement of the wall clock
+		now := time.Now()
 		committed[id] = now
 		took = append(took, now.Sub(before))
 	}

@@ -73,7 +73,7 @@ const readLimit = 4 << 20
 
 // Dial connects to the live stream of the server at base (http://host:port) and signs in when there is a token.
 func Dial(ctx context.Context, base string, o Options) (*Client, error) {
-	conn, resp, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(base, "http")+"/api/live", &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(base, "http")+"/api/live", &websocket.DialOptions{ //nolint:bodyclose // Dial closes it, or took the connection over
 		Subprotocols: o.Subprotocols, HTTPHeader: o.Header, CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
@@ -116,7 +116,7 @@ func (c *Client) Next(ctx context.Context) (Frame, error) {
 	if err != nil {
 		return Frame{}, err
 	}
-	f := Frame{Received: time.Now(), Raw: b} //nolint:forbidigo // a measurement of the wall clock
+	f := Frame{Received: time.Now(), Raw: b}
 	if err := json.Unmarshal(b, &f); err != nil {
 		return f, fmt.Errorf("frame %.200q: %w", b, err)
 	}
