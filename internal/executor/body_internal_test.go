@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/testflow/testflow/internal/executor/targettest"
 	"github.com/testflow/testflow/internal/testspec"
@@ -36,10 +38,38 @@ func TestReadBody_caps(t *testing.T) {
 			t.Errorf("%q: one byte over the limit: %v, %d bytes", coding, err, len(got.body))
 		}
 	}
+	empty := bytes.Repeat(targettest.Encode("gzip", nil), 100)
+	if got, err := readBody(response("gzip", empty), http.MethodGet, 1000); err == nil || got.wire > 2*4096 {
+		t.Errorf("much that unpacks to nothing: %v, %d off the wire", err, got.wire)
+	}
 	zeros := make([]byte, 4*testspec.DecompressionFreeBytes)
 	got, err := readBody(response("gzip", targettest.Encode("gzip", zeros)), http.MethodGet, testspec.MaxResponseBytes)
 	if err == nil || !strings.Contains(err.Error(), "200 times") || len(got.body) > 2*testspec.DecompressionFreeBytes {
 		t.Errorf("ratio: %v, %d bytes", err, len(got.body))
+	}
+}
+
+// TestTracer_oneConnectionForAnother: a dial that was begun for a request which then got a kept connection is not part of
+// its time.
+func TestTracer_oneConnectionForAnother(t *testing.T) {
+	clock := time.Unix(0, 0)
+	tr := newTracer(func() time.Time { return clock })
+	trace := httptrace.ContextClientTrace(tr.attach(t.Context()))
+	trace.DNSStart(httptrace.DNSStartInfo{})
+	clock = clock.Add(time.Second)
+	trace.ConnectStart("tcp", "")
+	clock = clock.Add(time.Second)
+	trace.GotConn(httptrace.GotConnInfo{Reused: true})
+	clock = clock.Add(time.Second)
+	trace.GotFirstResponseByte()
+	got := tr.finish(clock)
+	if want := (Timings{FirstByte: time.Second}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	// The dial ends later: nobody is listening any more.
+	trace.ConnectDone("tcp", "", nil)
+	if again := tr.finish(clock); again != got {
+		t.Errorf("%+v, then %+v", got, again)
 	}
 }
 

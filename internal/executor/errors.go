@@ -170,8 +170,11 @@ func classifyHTTP(err error, phase Phase) *Error {
 	var netErr net.Error
 	switch {
 	// net/http has no type for these.
-	case strings.Contains(text, "response headers exceeded"), strings.Contains(text, "header list larger"):
+	case strings.Contains(text, "response headers exceeded"), strings.Contains(text, "header list larger"), strings.Contains(text, "header list too large"):
 		return &Error{Code: CodeTooLarge, Message: "The response's headers are too large.", Phase: phase}
+	case strings.Contains(text, "COMPRESSION_ERROR"):
+		// HTTP/2 says no more of a single header that is over the cap.
+		return &Error{Code: CodeTooLarge, Message: "The response's headers are too large, or not encoded as HTTP/2 has it.", Phase: phase}
 	case strings.Contains(text, "does not support HTTP/2"), strings.Contains(text, "unsupported protocol"), strings.Contains(text, "unexpected ALPN"):
 		return protocol("The target does not speak the chosen version of HTTP.")
 	case errors.As(err, &netErr) && netErr.Timeout():

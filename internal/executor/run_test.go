@@ -326,6 +326,17 @@ func TestRun_whatVariablesBring(t *testing.T) {
 	}
 }
 
+// TestHTTP2_headerFlood: the cap on headers holds for HTTP/2 too.
+func TestHTTP2_headerFlood(t *testing.T) {
+	target := targettest.New(t)
+	e := newEngine(t, target)
+	for _, base := range []string{"{{tls}}", "{{http1Only}}"} {
+		if o := run(t, e, target, get(base+"/hostile/40k-header", "")); o.Code != executor.CodeTooLarge {
+			t.Errorf("%s: %s %+v", base, o.Status, o.Error)
+		}
+	}
+}
+
 func TestRun_heavyBodiesWaitTheirTurn(t *testing.T) {
 	target := targettest.New(t)
 	e := newEngine(t, target)

@@ -28,7 +28,7 @@ type compiledPath struct {
 // maxFilterCost bounds nodes^loops: what one evaluation of a filter, which cannot be interrupted, may look at.
 const maxFilterCost = 20_000_000
 
-// smallDocument is so few values that no path without nested loops takes long: no timer is set for it.
+// smallDocument is so few values that no path without loops in its filters takes long: no timer is set for it.
 const smallDocument = 1000
 
 // pathCache keeps compiled paths; they are the same in every run of a test. 4 096 of them take a few MB.
@@ -117,10 +117,10 @@ func filterLoops(path string) int {
 				open = open[:n-1]
 			}
 		case '?':
-			if filters > 0 {
-				loops++
-			}
 			if n := len(open); n > 0 && !open[n-1] {
+				if filters > 0 {
+					loops++
+				}
 				open[n-1] = true
 				filters++
 			}
@@ -147,7 +147,7 @@ func Costly(source, property string) bool {
 		return false
 	}
 	p, err := compilePath(property)
-	return err == nil && p.loops > 1
+	return err == nil && p.loops > 0
 }
 
 // walk is one run of a path.
@@ -167,7 +167,7 @@ func (p *compiledPath) run(ctx context.Context, doc any, nodes int) ([]any, erro
 	if cost > maxFilterCost && p.loops > 1 {
 		return nil, errSelector{"the path's filter is too costly for a body of this size"}
 	}
-	if nodes > smallDocument || p.loops > 1 {
+	if nodes > smallDocument || p.loops > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, SelectorTime)
 		defer stop()

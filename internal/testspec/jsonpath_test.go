@@ -86,7 +86,7 @@ func TestPaths_endSoon(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	t.Parallel()
-	wide := []byte("[" + strings.TrimSuffix(strings.Repeat(`{"a":[1,2,3],"b":{"c":"x"}},`, 40_000), ",") + "]")
+	wide := []byte("[" + strings.TrimSuffix(strings.Repeat(`{"a":[1,2,3],"b":{"c":"x"}},`, 30_000), ",") + "]")
 	deep := bytes.NewBufferString("")
 	for range 60 {
 		deep.WriteString(`{"a":[1,2,3,4,5],"n":`)
@@ -103,7 +103,7 @@ func TestPaths_endSoon(t *testing.T) {
 			if took := time.Since(started); took > 4*SelectorTime {
 				t.Errorf("%s in %d bytes took %s", path, len(body), took)
 			}
-			if v.Message == "" {
+			if v.Message == "" || strings.Contains(v.Message, "holds more than") {
 				t.Errorf("%s: %+v", path, v)
 			}
 		}
@@ -119,6 +119,25 @@ func TestPaths_functionsOfNothing(t *testing.T) {
 		s := &Subject{Body: []byte(`[1,"a",{},{"x":null},{"x":1},{"x":[1]},null]`)}
 		if v := s.Judge(context.Background(), Assertion{Source: "jsonpath", Property: path, Operator: "isList"}); !v.Pass {
 			t.Errorf("%s: %s", path, v.Message)
+		}
+	}
+}
+
+// TestPaths_budgets: each of the three ends a path by itself.
+func TestPaths_budgets(t *testing.T) {
+	list := func(n int) []byte { return []byte("[" + strings.Repeat("1,", n-1) + "1]") }
+	for name, c := range map[string]struct {
+		body       []byte
+		path, word string
+	}{
+		"selected":      {list(MaxSelected + 1), "$[*]", "selects more than"},
+		"just selected": {list(MaxSelected), "$[*]", `it is "[1,1,1`},
+		"visited":       {list(200_000), "$[" + strings.TrimSuffix(strings.Repeat("?@>1,", 100), ",") + "]", "takes too long"},
+		"filter":        {list(10_000), "$[?@[?$..a]]", "too costly"},
+	} {
+		v := (&Subject{Body: c.body}).Judge(context.Background(), Assertion{Source: "jsonpath", Property: c.path, Operator: "exists"})
+		if !strings.Contains(v.Message, c.word) {
+			t.Errorf("%s: %.300s", name, v.Message)
 		}
 	}
 }

@@ -88,7 +88,7 @@ var sources = []SourceInfo{
 			return ""
 		},
 		read: func(ctx context.Context, s *Subject, p string) value { return s.selectPath(ctx, p) },
-		noun: func(p string) string { return p },
+		noun: func(p string) string { return shorten(p, maxInSentence) },
 	},
 	{
 		Name: "responseTime", Doc: "Milliseconds from the start of the request to the last byte of the body, redirects included; a number.",

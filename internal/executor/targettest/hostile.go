@@ -32,6 +32,9 @@ func Hostile() map[string]string {
 		"/hostile/loop-other":       "redirects",
 		"/hostile/to-file":          "redirects",
 		"/hostile/to-garbage":       "redirects",
+		"/hostile/to-password":      "redirects",
+		"/hostile/to-number":        "redirects",
+		"/hostile/40k-header":       "tooLarge",
 		"/hostile/to-metadata":      "blocked",
 		"/hostile/to-mapped":        "blocked",
 		"/hostile/long-length":      "protocol",
@@ -116,7 +119,7 @@ func (s *Server) hostile(mux *http.ServeMux) {
 		http.Redirect(w, r, to+"/hostile/loop-other", http.StatusTemporaryRedirect)
 	})
 	for name, to := range map[string]string{
-		"to-file": "file:///etc/passwd", "to-garbage": "http://%zz/", "to-metadata": "http://169.254.169.254/latest/meta-data/",
+		"to-file": "file:///etc/passwd", "to-garbage": "http://%zz/", "to-password": "http://u:p@127.0.0.1/", "to-number": "http://2130706433/", "to-metadata": "http://169.254.169.254/latest/meta-data/",
 		"to-mapped": "http://[::ffff:169.254.169.254]/",
 	} {
 		mux.HandleFunc("/hostile/"+name, func(w http.ResponseWriter, _ *http.Request) {
@@ -128,6 +131,9 @@ func (s *Server) hostile(mux *http.ServeMux) {
 		for i := range 300 {
 			w.Header().Add("Set-Cookie", fmt.Sprintf("c%d=%s", i, strings.Repeat("v", 60)))
 		}
+	})
+	mux.HandleFunc("/hostile/40k-header", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Large", strings.Repeat("x", 40<<10))
 	})
 	mux.HandleFunc("/hostile/deep-json", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, strings.Repeat("[", 1<<20))
