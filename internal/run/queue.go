@@ -81,7 +81,7 @@ type ClientConfig struct {
 	ID          string         // name of the process; the same as the Worker's
 	Regions     map[string]int // how many runs at a time, by region; empty for a process that executes none
 	Leads       bool           // whether it may be elected to look after the queue; workers of a region may not
-	StopTimeout time.Duration  // what still runs then is canceled and ends inconclusive (shutdown)
+	StopTimeout time.Duration  // what still runs then is canceled and ends inconclusive (shutdown); 0 = at once
 	RescueAfter time.Duration  // 0 = 3 min
 	Queues      map[string]int // further queues and how many of their jobs at a time
 	Log         *slog.Logger
@@ -104,7 +104,8 @@ func NewWorkingClient(db *postgres.DB, workers *river.Workers, cfg ClientConfig)
 		FetchCooldown: fetchCooldown, FetchPollInterval: fetchPoll,
 		CompletedJobRetentionPeriod: completedKept,
 		RescueStuckJobsAfter:        cfg.RescueAfter, JobTimeout: cfg.RescueAfter, // kinds that say no timeout of their own
-		MaxAttempts: maxJobAttempts, SoftStopTimeout: cfg.StopTimeout, LeaderElectionDisabled: !cfg.Leads,
+		MaxAttempts: maxJobAttempts, SoftStopTimeout: max(cfg.StopTimeout, time.Millisecond), // 0 would wait for ever
+		LeaderElectionDisabled: !cfg.Leads,
 		// Two of River's indexes are dropped in our schema; the others don't bloat in the time that jobs are kept.
 		ReindexerIndexNames: []string{},
 	})
