@@ -117,8 +117,12 @@ func (p *printer) event(raw json.RawMessage) (e event, err error) {
 		if d.TestName != "" && len(p.names) < maxNames {
 			p.names[run] = clean(d.TestName)
 		}
-		if text := p.run(e.Type, run, d); text != "" {
-			line = text
+		text, known := p.run(e.Type, run, d)
+		switch {
+		case known && text == "":
+			return e, nil
+		case known:
+			line = p.paint(dim, shortID(run)) + " " + text
 		}
 		if e.Type == "run.finished" {
 			delete(p.names, run)
@@ -136,35 +140,35 @@ func (p *printer) stamp(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
-// run is the line of a run's event, or empty for a type that it doesn't know.
-func (p *printer) run(eventType, id string, d eventData) string {
+// run is the line of a run's event; empty for one that says nothing new. known is false for a type of another sort.
+func (p *printer) run(eventType, id string, d eventData) (line string, known bool) {
 	name := p.names[id]
 	if name == "" {
 		name = "run"
 	}
-	who := p.paint(bold, name) + " " + p.paint(dim, shortID(id))
+	name = p.paint(bold, name)
+	status := d.status()
 	switch eventType {
 	case "run.requested":
-		return fmt.Sprintf("%s %s requested (%s, %s)", p.paint(dim, "○"), who, clean(d.Trigger), clean(d.Region))
+		return fmt.Sprintf("%s %s requested (%s, %s)", p.paint(dim, "○"), name, clean(d.Trigger), clean(d.Region)), true
 	case "run.started":
-		return fmt.Sprintf("%s %s started%s in %s", p.paint(dim, "●"), who, attempt(d.Attempt), clean(d.Region))
+		return fmt.Sprintf("%s %s started%s in %s", p.paint(dim, "●"), name, attempt(d.Attempt), clean(d.Region)), true
 	case "run.cancel_requested":
-		return fmt.Sprintf("%s %s is to be canceled", p.paint(yellow, "◌"), who)
+		return fmt.Sprintf("%s %s is to be canceled", p.paint(yellow, "◌"), name), true
 	case "run.step_finished":
-		return "  " + p.step(d)
+		return "  " + p.step(d), true
 	case "run.assertion_evaluated":
-		return "    " + p.assertion(d)
+		return "    " + p.assertion(d), true
 	case "run.attempt_finished":
-		if d.Attempt <= 1 && d.status() == "passed" {
-			return fmt.Sprintf("  %s attempt 1 %s", p.mark(d.status()), d.status())
+		if d.Attempt <= 1 && status == "passed" {
+			return "", true
 		}
-		return fmt.Sprintf("  %s attempt %d %s%s", p.mark(d.status()), d.Attempt, p.word(d.status()), why(d))
+		return fmt.Sprintf("  %s attempt %d %s", p.mark(status), d.Attempt, p.word(status)), true
 	case "run.finished":
-		text := fmt.Sprintf("%s %s %s  %d of %d assertions hold  %s", p.mark(d.status()), who, p.word(d.status()),
-			d.Counts.Assertions-d.Counts.AssertionsFailed-d.Counts.SoftFailed, d.Counts.Assertions, millis(d.DurationMs))
-		return text + why(d)
+		return fmt.Sprintf("%s %s %s  %d of %d assertions hold  %s%s", p.mark(status), name, p.word(status),
+			d.Counts.Assertions-d.Counts.AssertionsFailed-d.Counts.SoftFailed, d.Counts.Assertions, millis(d.DurationMs), why(d)), true
 	}
-	return ""
+	return "", false
 }
 
 func (p *printer) step(d eventData) string {
@@ -196,10 +200,10 @@ func (p *printer) assertion(d eventData) string {
 		color, mark = yellow, "!"
 	}
 	text := p.paint(color, mark) + " " + what
-	if len(d.Actual) > 0 {
+	switch {
+	case len(d.Actual) > 0:
 		text += p.paint(color, "  got "+clip(string(d.Actual)))
-	}
-	if d.Message != "" {
+	case d.Message != "":
 		text += "  " + clip(d.Message)
 	}
 	return text
@@ -291,7 +295,7 @@ func shortID(id string) string {
 	if len(id) <= 8 {
 		return id
 	}
-	return "…" + id[len(id)-8:]
+	return id[len(id)-8:]
 }
 
 // clip cleans a value and cuts it to what fits in a line.

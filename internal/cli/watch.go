@@ -22,7 +22,7 @@ type Watch struct {
 
 	Topic []string `help:"What to listen to: organization, incidents, system, project:ID, test:ID, run:ID. Without it: the organization and, unless --brief, every project with its steps and assertions." placeholder:"TOPIC" short:"t"`
 	Brief bool     `help:"Runs and changes only, without steps and assertions." short:"b"`
-	After string   `help:"Begin behind this cursor, as printed at the end of an earlier watch." placeholder:"CURSOR"`
+	After string   `help:"Begin behind this cursor, as an earlier watch printed it at its end." placeholder:"CURSOR"`
 	JSON  bool     `help:"One event a line, as JSON, for other programs."`
 	Run_  string   `help:"Watch one run until it ends; exit 0 if it passed and 1 if it didn't." name:"run" placeholder:"ID"` //nolint:revive // Run is the command's method
 }
@@ -69,6 +69,7 @@ type watching struct {
 	pause   time.Duration // before the next connection
 	least   time.Duration // that the server asked for
 	was     bool          // connected before
+	lost    bool          // and the connection was lost since
 }
 
 // errOver ends a watch that has seen what it wanted; the exit code is its own.
@@ -97,11 +98,14 @@ func (w *Watch) Run(ctx context.Context, env Env) error {
 		case errors.Is(err, errOver):
 			return l.verdict()
 		case ctx.Err() != nil:
-			l.note("cursor %s", l.cursor)
+			if l.cursor != "" {
+				l.note("to go on from here: --after %s", l.cursor)
+			}
 			return &Exit{Code: ExitInterrupted}
 		case isExit:
 			return exit
 		}
+		l.lost = l.was
 		wait := max(l.least, l.pause/2+rand.N(l.pause/2+1))
 		l.note("connection lost (%v); again in %.1f s", err, wait.Seconds())
 		l.pause, l.least = min(2*l.pause, maxPause), 0
@@ -251,12 +255,14 @@ func read(ctx context.Context, conn *websocket.Conn) (f liveFrame, err error) {
 func (l *watching) frame(ctx context.Context, conn *websocket.Conn, f liveFrame) error {
 	switch f.Type {
 	case "subscribed", "unsubscribed":
-		if l.was {
-			l.note("connected again")
-		} else if !l.JSON {
+		switch {
+		case l.lost:
+			l.note("connected again; nothing was missed")
+		case !l.was && !l.JSON:
 			l.note("listening to %s at %s", summary(f.Topics), l.session.flags.URL)
 		}
 		first := !l.was
+		l.lost = false
 		l.was, l.pause, l.cursor = true, firstPause, f.Cursor
 		if first && l.Run_ != "" && l.After == "" {
 			return l.ended(ctx)

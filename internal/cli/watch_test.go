@@ -166,12 +166,12 @@ func TestWatch_run_untilItsEnd(t *testing.T) {
 	stdout, stderr, code := watch(t.Context(), t, nil, false, "--url", s.URL, "--token", "secret-token", "--run", run)
 	require.Equal(t, cli.ExitFailed, code, stderr)
 	require.Equal(t, []string{
-		"2026-11-22T10:00:00.123Z ○ Read [31mpets …0000beef requested (manual, default)",
-		"2026-11-22T10:00:00.123Z ● Read [31mpets …0000beef started in default",
-		"2026-11-22T10:00:00.123Z   ✓ step 1 get  GET http://t/pets  200  512 B  12 ms",
-		"2026-11-22T10:00:00.123Z     ✓ status equals 200",
-		"2026-11-22T10:00:00.123Z     ✗ jsonpath $.id equals 1  got 2",
-		"2026-11-22T10:00:00.123Z ✗ Read [31mpets …0000beef failed  1 of 2 assertions hold  45 ms",
+		"2026-11-22T10:00:00.123Z 0000beef ○ Read [31mpets requested (manual, default)",
+		"2026-11-22T10:00:00.123Z 0000beef ● Read [31mpets started in default",
+		"2026-11-22T10:00:00.123Z 0000beef   ✓ step 1 get  GET http://t/pets  200  512 B  12 ms",
+		"2026-11-22T10:00:00.123Z 0000beef     ✓ status equals 200",
+		"2026-11-22T10:00:00.123Z 0000beef     ✗ jsonpath $.id equals 1  got 2",
+		"2026-11-22T10:00:00.123Z 0000beef ✗ Read [31mpets failed  1 of 2 assertions hold  45 ms",
 	}, strings.Split(strings.TrimRight(stdout, "\n"), "\n"), "and nothing of a target's escape codes")
 	require.Contains(t, stderr, "the run ended failed")
 	require.NotContains(t, stderr, "secret-token")
