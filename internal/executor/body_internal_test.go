@@ -13,10 +13,13 @@ import (
 	"github.com/testflow/testflow/internal/testspec"
 )
 
-func response(encoding string, body []byte) *http.Response {
-	return &http.Response{
+// readEncoded reads body as a response of that encoding.
+func readEncoded(encoding string, body []byte, limit int64) (received, error) {
+	resp := &http.Response{
 		Header: http.Header{"Content-Encoding": {encoding}}, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
 	}
+	defer func() { _ = resp.Body.Close() }()
+	return readBody(resp, http.MethodGet, limit)
 }
 
 // TestReadBody_caps: as received, and again after decompression, by size and by ratio.
@@ -29,21 +32,21 @@ func TestReadBody_caps(t *testing.T) {
 		} else {
 			body = targettest.Encode(coding, text)
 		}
-		got, err := readBody(response(coding, body), http.MethodGet, 1000)
+		got, err := readEncoded(coding, body, 1000)
 		if err != nil || !bytes.Equal(got.body, text) || got.wire != int64(len(body)) {
 			t.Errorf("%q: %v, %d bytes, %d of %d off the wire", coding, err, len(got.body), got.wire, len(body))
 		}
-		got, err = readBody(response(coding, body), http.MethodGet, 999)
+		got, err = readEncoded(coding, body, 999)
 		if err == nil || len(got.body) > 999 {
 			t.Errorf("%q: one byte over the limit: %v, %d bytes", coding, err, len(got.body))
 		}
 	}
 	empty := bytes.Repeat(targettest.Encode("gzip", nil), 100)
-	if got, err := readBody(response("gzip", empty), http.MethodGet, 1000); err == nil || got.wire > 2*4096 {
+	if got, err := readEncoded("gzip", empty, 1000); err == nil || got.wire > 2*4096 {
 		t.Errorf("much that unpacks to nothing: %v, %d off the wire", err, got.wire)
 	}
 	zeros := make([]byte, 4*testspec.DecompressionFreeBytes)
-	got, err := readBody(response("gzip", targettest.Encode("gzip", zeros)), http.MethodGet, testspec.MaxResponseBytes)
+	got, err := readEncoded("gzip", targettest.Encode("gzip", zeros), testspec.MaxResponseBytes)
 	if err == nil || !strings.Contains(err.Error(), "200 times") || len(got.body) > 2*testspec.DecompressionFreeBytes {
 		t.Errorf("ratio: %v, %d bytes", err, len(got.body))
 	}
@@ -81,7 +84,7 @@ func FuzzReadBody(f *testing.F) {
 	f.Add("gzip, gzip", targettest.Encode("gzip", targettest.Encode("gzip", []byte("x"))))
 	f.Fuzz(func(t *testing.T, encoding string, body []byte) {
 		const limit = 64 << 10
-		got, err := readBody(response(encoding, body), http.MethodGet, limit)
+		got, err := readEncoded(encoding, body, limit)
 		if len(got.body) > limit || got.wire > int64(len(body)) {
 			t.Fatalf("%d bytes of %d: %v", len(got.body), got.wire, err)
 		}

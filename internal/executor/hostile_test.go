@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"flag"
 	"os"
 	"runtime"
 	"testing"
@@ -47,7 +48,9 @@ func TestHostile_typedEnd(t *testing.T) {
 	}
 }
 
-// TestHostile_flat repeats the hostile routes and looks at goroutines, descriptors and memory.
+var rounds = flag.Int("rounds", 3, "how often TestHostile_flat runs against everything hostile")
+
+// TestHostile_flat repeats the hostile routes and looks at goroutines and descriptors.
 func TestHostile_flat(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -66,7 +69,7 @@ func TestHostile_flat(t *testing.T) {
 	}
 	round()
 	goroutines, files := settle(t)
-	for range 3 {
+	for range *rounds {
 		round()
 	}
 	g, f := settle(t)
