@@ -154,7 +154,10 @@ func startSlot(ctx context.Context, dir, binDir string) (*server, error) {
 	return s, nil
 }
 
-// sweep drops what earlier processes left in the slot: test databases, and templates of other schemas.
+// keptTemplates is how many templates of other schemas stay in a slot, for those who go to and fro between branches.
+const keptTemplates = 4
+
+// sweep drops what earlier processes left in the slot: test databases, and all but the newest templates.
 func (s *server) sweep(ctx context.Context) error {
 	keep, err := templateName()
 	if err != nil {
@@ -165,7 +168,9 @@ func (s *server) sweep(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, `SELECT datname FROM pg_database WHERE datname ~ '^(t|e|tmpl)_' AND datname <> ALL ($1)`, []string{keep, keep + "_analytics"})
+	rows, err := conn.Query(ctx, `SELECT datname FROM pg_database WHERE datname ~ '^(t|e)_' UNION ALL
+		(SELECT datname FROM pg_database WHERE datname ~ '^tmpl_' AND datname <> ALL ($1) ORDER BY oid DESC OFFSET $2)`,
+		[]string{keep, keep + "_analytics"}, 2*keptTemplates)
 	if err != nil {
 		return fmt.Errorf("look for old test databases: %w", err)
 	}
