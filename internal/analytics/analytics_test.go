@@ -127,7 +127,7 @@ func TestMetrics_countsMergesAndKeepsTenantsApart(t *testing.T) {
 	for _, d := range u.Items {
 		runs, assertions, bytes = runs+d.Runs, assertions+d.Assertions, bytes+d.ResponseBytes
 	}
-	require.EqualValues(t, []int64{104, 312, 10400}, []int64{runs, assertions, bytes})
+	require.Equal(t, []int64{104, 312, 10400}, []int64{runs, assertions, bytes})
 
 	_, err = f.service.Metrics(as(t.Context(), other, auth.Admin), org, analytics.Query{})
 	require.Equal(t, fault.NotFound, fault.KindOf(err))

@@ -184,8 +184,11 @@ func columns(cells map[cellKey]*cell) analyticsdb.AddMinutesParams {
 		}
 		p.ALatencySketch = append(p.ALatencySketch, encoded)
 		for i, to := range [phaseCount][2]*[]int64{
-			{&p.ADnsCount, &p.ADnsSumUs}, {&p.AConnectCount, &p.AConnectSumUs}, {&p.ATlsCount, &p.ATlsSumUs},
-			{&p.AFirstByteCount, &p.AFirstByteSumUs}, {&p.ADownloadCount, &p.ADownloadSumUs},
+			{&p.ADnsCount, &p.ADnsSumUs},
+			{&p.AConnectCount, &p.AConnectSumUs},
+			{&p.ATlsCount, &p.ATlsSumUs},
+			{&p.AFirstByteCount, &p.AFirstByteSumUs},
+			{&p.ADownloadCount, &p.ADownloadSumUs},
 		} {
 			*to[0], *to[1] = append(*to[0], c.phases[i].count), append(*to[1], c.phases[i].sumUs)
 		}

@@ -36,7 +36,7 @@ func (s *Service) read(ctx context.Context, orgID uuid.UUID, q Query, width time
 	cells := map[key]*cell{}
 	sql, args := q.sql(orgID, width)
 	err := s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
-		rows, err := tx.Query(ctx, sql, args...)
+		rows, err := tx.Query(ctx, sql, args...) //nolint:rowserrcheck // ForEachRow does
 		if err != nil {
 			return err
 		}

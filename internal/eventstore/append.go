@@ -70,7 +70,7 @@ func (s *Store) AppendOnce(ctx context.Context, tx pgx.Tx, appendID uuid.UUID, s
 	if meta.ActorID != uuid.Nil {
 		actor = &meta.ActorID
 	}
-	rows, err := tx.Query(ctx, `SELECT o_version, o_position, o_recorded, o_replayed FROM es.append_ledger($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+	rows, err := tx.Query(ctx, `SELECT o_version, o_position, o_recorded, o_replayed FROM es.append_ledger($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`, //nolint:rowserrcheck // ForEachRow does
 		st.OrgID, st.ID, st.Kind, expected, appendID, actor, []byte(rawMeta), ids, schemas, hashes, raws)
 	if err != nil {
 		return Appended{}, appendError(st, expected, err)
@@ -187,7 +187,7 @@ func (s *Store) encodeRuns(ctx context.Context, q querier, events []RunEvent) (*
 			return nil, err
 		}
 		r.orgs, r.runs, r.projects, r.tests, r.environments = append(r.orgs, e.OrgID), append(r.runs, e.RunID), append(r.projects, e.ProjectID), append(r.tests, e.TestID), append(r.environments, e.EnvironmentID)
-		r.versions = append(r.versions, int32(e.Version)) //nolint:gosec // bounded above
+		r.versions = append(r.versions, int32(e.Version))
 		r.durations = append(r.durations, micros(e.Duration))
 		r.types, r.schemas = append(r.types, id), append(r.schemas, int16(t.Schema)) //nolint:gosec // check() bounds Schema
 		r.regions, r.statuses, r.oks = append(r.regions, e.Region), append(r.statuses, e.Status), append(r.oks, e.OK)
@@ -199,7 +199,7 @@ func (s *Store) encodeRuns(ctx context.Context, q querier, events []RunEvent) (*
 
 // micros is a duration as it is stored: up to 35 minutes, which no attempt reaches.
 func micros(d time.Duration) int32 {
-	return int32(min(max(d.Microseconds(), 0), math.MaxInt32)) //nolint:gosec // bounded
+	return int32(min(max(d.Microseconds(), 0), math.MaxInt32))
 }
 
 // append adds the rows of o.
@@ -219,7 +219,7 @@ type runKey struct {
 
 // appendRunRows is the one statement, and the inline read models after it.
 func (s *Store) appendRunRows(ctx context.Context, tx pgx.Tx, r *runRows) ([]Inserted, error) {
-	res, err := tx.Query(ctx, `SELECT o_run, o_version, o_position, o_recorded FROM es.append_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+	res, err := tx.Query(ctx, `SELECT o_run, o_version, o_position, o_recorded FROM es.append_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`, //nolint:rowserrcheck // ForEachRow does
 		r.orgs, r.runs, r.versions, r.types, r.schemas, r.projects, r.tests, r.environments, r.regions, r.statuses, r.durations, r.oks, r.data)
 	if err != nil {
 		return nil, runsError(err)

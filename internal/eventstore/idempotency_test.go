@@ -54,8 +54,11 @@ func TestIdempotency_again_givesTheFirstAnswer(t *testing.T) {
 	require.Equal(t, fault.Invalid, fault.KindOf(err))
 	// Another principal's, route's and organization's key is another key; without a key nothing is recorded.
 	for _, k := range []eventstore.Key{
-		{OrgID: org, Principal: "user:2", Route: "POST /api/projects", Key: "k"}, {OrgID: org, Principal: "user:1", Route: "POST /api/tests", Key: "k"},
-		{OrgID: newID(), Principal: "user:1", Route: "POST /api/projects", Key: "k"}, {OrgID: org}, {OrgID: org},
+		{OrgID: org, Principal: "user:2", Route: "POST /api/projects", Key: "k"},
+		{OrgID: org, Principal: "user:1", Route: "POST /api/tests", Key: "k"},
+		{OrgID: newID(), Principal: "user:1", Route: "POST /api/projects", Key: "k"},
+		{OrgID: org},
+		{OrgID: org},
 	} {
 		k.BodyHash = []byte("x")
 		_, replayed, err := idem.Do(ctx, k, f.command(k.OrgID, want))

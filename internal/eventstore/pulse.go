@@ -50,10 +50,10 @@ func NewPulse(cfg PulseConfig) *Pulse {
 // the database tried again.
 func (p *Pulse) Run(ctx context.Context) error {
 	err := postgres.Lead(ctx, postgres.LeadConfig{Conn: p.cfg.DB.ConnConfig(), Key: pulseLock, Retry: p.cfg.Retry, Logger: p.cfg.Logger}, p.hold)
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // hold pulses on the connection that holds the lock.

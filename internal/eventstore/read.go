@@ -261,8 +261,10 @@ func (s *Store) collect(ctx context.Context, q querier, rows pgx.Rows) (events [
 		ok                         *bool
 		ids                        []int16
 	)
-	_, err = pgx.ForEachRow(rows, []any{&lane, &position, &recorded, &version, &typeID, &schema, &org, &stream, &kind, &hash, &meta,
-		&project, &test, &environment, &region, &status, &duration, &ok, &data}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{
+		&lane, &position, &recorded, &version, &typeID, &schema, &org, &stream, &kind, &hash, &meta,
+		&project, &test, &environment, &region, &status, &duration, &ok, &data,
+	}, func() error {
 		if lane == nil {
 			end = position
 			return nil

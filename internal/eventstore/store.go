@@ -119,7 +119,7 @@ type querier interface {
 
 // learn reads the registry.
 func (s *Store) learn(ctx context.Context, q querier) error {
-	rows, err := q.Query(ctx, `SELECT type_id, name FROM es.event_type`)
+	rows, err := q.Query(ctx, `SELECT type_id, name FROM es.event_type`) //nolint:rowserrcheck // ForEachRow does
 	if err != nil {
 		return fmt.Errorf("read event types: %w", err)
 	}

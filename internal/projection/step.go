@@ -124,10 +124,10 @@ func ofDatabase(ctx context.Context, err error) bool {
 	if ctx.Err() != nil || postgres.IsRetryable(err) || postgres.IsUnavailable(err) || postgres.IsUnknownOutcome(err) {
 		return true
 	}
-	switch state := postgres.SQLState(err); {
-	case state == "":
+	switch state := postgres.SQLState(err); state {
+	case "":
 		return false
-	case state == "42601", state == "42501":
+	case "42601", "42501":
 		return true
 	default:
 		for _, class := range []string{"08", "25", "40", "42P", "427", "3F", "53", "55", "57", "58", "XX"} {
@@ -173,14 +173,18 @@ func (r *Runner) putAside(ctx context.Context, f *follower, build int32, refused
 	return nil
 }
 
-// note keeps the error with the build, for those who look at the list.
+// note keeps the error with the build, for those who look at the list; while the database is away there is nowhere to.
 func (r *Runner) note(ctx context.Context, f *follower, build int32, cause error) error {
-	if ctx.Err() != nil || postgres.IsUnavailable(cause) {
-		return nil
+	text := printable(cause)
+	if postgres.IsUnavailable(cause) {
+		text = ""
 	}
-	return r.cfg.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		return projectiondb.New(tx).SetError(ctx, projectiondb.SetErrorParams{Name: f.Name, Version: int32(f.Version), Build: build, LastError: printable(cause)}) //nolint:gosec // versions are small
-	})
+	if ctx.Err() == nil && text != "" {
+		return r.cfg.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
+			return projectiondb.New(tx).SetError(ctx, projectiondb.SetErrorParams{Name: f.Name, Version: int32(f.Version), Build: build, LastError: text}) //nolint:gosec // versions are small
+		})
+	}
+	return nil
 }
 
 // printable is an error's text as Postgres can store it.
