@@ -8,12 +8,13 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // sampleAPI is the small pet store that the demo's tests talk to: fast, slow, flaky and broken routes, so that every
-// kind of result can be seen without reaching out of the machine. It listens on loopback only and keeps nothing.
+// kind of result can be seen without reaching out of the machine. It listens on loopback only, and forgets at its end.
 type sampleAPI struct {
 	// Address is where it listens, as host:port; set by listen.
 	Address string
@@ -21,7 +22,14 @@ type sampleAPI struct {
 	listener net.Listener
 	server   *http.Server
 	calls    atomic.Int64 // of the flaky route: every third one fails
+
+	mu   sync.Mutex
+	born []pet // by POST /pets: the last maxBorn of them
+	last int   // id that was given last
 }
+
+// maxBorn bounds what visitors can make it remember.
+const maxBorn = 100
 
 type pet struct {
 	ID   int      `json:"id"`
@@ -75,13 +83,14 @@ func (s *sampleAPI) routes() http.Handler {
 		}
 		answer(w, http.StatusOK, map[string]any{"items": found, "total": len(found)})
 	})
+	mux.HandleFunc("POST /pets", s.create)
 	mux.HandleFunc("GET /pets/{id}", func(w http.ResponseWriter, r *http.Request) {
 		id, err := strconv.Atoi(r.PathValue("id"))
-		if err != nil || id < 1 || id > len(pets) {
-			answer(w, http.StatusNotFound, map[string]string{"error": "no such pet"})
+		if p, ok := s.pet(id); err == nil && ok {
+			answer(w, http.StatusOK, p)
 			return
 		}
-		answer(w, http.StatusOK, pets[id-1])
+		answer(w, http.StatusNotFound, map[string]string{"error": "no such pet"})
 	})
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
 		var in struct{ User string }
@@ -121,6 +130,38 @@ func (s *sampleAPI) routes() http.Handler {
 		http.Redirect(w, r, "/pets", http.StatusMovedPermanently)
 	})
 	return mux
+}
+
+// create makes a pet of {"name", "kind"} and answers 201 with it.
+func (s *sampleAPI) create(w http.ResponseWriter, r *http.Request) {
+	var in pet
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&in); err != nil || in.Name == "" {
+		answer(w, http.StatusBadRequest, map[string]string{"error": `send {"name":"…"}`})
+		return
+	}
+	s.mu.Lock()
+	s.last = max(s.last, len(pets)) + 1
+	in.ID, in.Tags = s.last, []string{"new"}
+	s.born = append(s.born, in)
+	s.born = s.born[max(0, len(s.born)-maxBorn):]
+	s.mu.Unlock()
+	w.Header().Set("Location", "/pets/"+strconv.Itoa(in.ID))
+	answer(w, http.StatusCreated, in)
+}
+
+// pet returns the one with that id, of the first ones or of those that were made.
+func (s *sampleAPI) pet(id int) (pet, bool) {
+	if id >= 1 && id <= len(pets) {
+		return pets[id-1], true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.born {
+		if p.ID == id {
+			return p, true
+		}
+	}
+	return pet{}, false
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
