@@ -37,6 +37,7 @@ type payload struct {
 	N         int       `json:"n"`
 	Text      string    `json:"text,omitempty"`
 	ProjectID uuid.UUID `json:"projectId,omitzero"`
+	AccountID uuid.UUID `json:"accountId,omitzero"`
 }
 
 func (p payload) EventType() string { return p.name }
@@ -63,6 +64,7 @@ type people struct {
 	until  map[string]time.Time
 	gone   map[uuid.UUID]error // by account
 	broken error
+	checks int
 }
 
 func (p *people) add(org uuid.UUID, role auth.Role) (token string, who auth.Principal) {
@@ -90,6 +92,7 @@ func (p *people) authenticate(_ context.Context, token string, org *uuid.UUID) (
 func (p *people) recheck(_ context.Context, who auth.Principal) (auth.Principal, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.checks++
 	if p.broken != nil {
 		return who, p.broken
 	}

@@ -20,8 +20,8 @@ const (
 	recheckTimeout = 3 * time.Second
 )
 
-// wantRecheck asks for a check at once when something happened to an organization's members or keys, or to an account.
-// Server.mu is held.
+// wantRecheck asks for a check at once when something happened to an organization's members or keys, or to an account:
+// of the account's connections if the event names one, else of the organization's. Server.mu is held.
 func (s *Server) wantRecheck(it *item) {
 	if it.Lane != eventstore.Ledger {
 		return
@@ -30,7 +30,11 @@ func (s *Server) wantRecheck(it *item) {
 	case topicProject, topicTest, "environment":
 		return
 	}
-	s.recheck[it.OrgID] = struct{}{} // an account's stream has the account's id here
+	who := it.OrgID // in an account's stream, the account
+	if it.account != uuid.Nil {
+		who = it.account
+	}
+	s.recheck[who] = struct{}{}
 	select {
 	case s.recheckWake <- struct{}{}:
 	default: // it is awake

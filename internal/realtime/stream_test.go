@@ -270,11 +270,12 @@ func TestStream_removedMember_isCut(t *testing.T) {
 	w.people.gone[who.AccountID] = fault.New(fault.NotFound, "org.not_found", "There is no such organization.")
 	w.people.mu.Unlock()
 	began := time.Now()
-	w.ledger(t, org, org, "org", payload{name: "org.member_removed"})
+	w.ledger(t, org, org, "org", payload{name: "org.member_removed", AccountID: who.AccountID})
 	code, bye := closedWith(t, c)
 	require.Equal(t, realtime.CloseRemoved, code)
 	require.Equal(t, "removed", bye.Reason)
 	require.Less(t, time.Since(began), 5*time.Second)
+	require.Equal(t, 1, w.people.checks, "nobody else is asked about")
 	id := w.runs(t, requested(org, newID(), newID(), 1))
 	require.Equal(t, id, collect(t, other, 1))
 }

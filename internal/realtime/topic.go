@@ -63,7 +63,8 @@ type item struct {
 	eventstore.Event
 	visibility    eventstore.Visibility
 	project, test uuid.UUID
-	encoded       []byte // as JSON, made when first wanted; guarded by Server.mu
+	account       uuid.UUID // whom an event of the organization is about; uuid.Nil = all
+	encoded       []byte    // as JSON, made when first wanted; guarded by Server.mu
 }
 
 // newItem finds out what the event belongs to.
@@ -73,9 +74,9 @@ func newItem(e eventstore.Event, v eventstore.Visibility) *item {
 		return it
 	}
 	// An event of configuration says in its data what it belongs to; one that doesn't goes to the organization alone.
-	var belongs struct{ ProjectID, TestID uuid.UUID }
+	var belongs struct{ ProjectID, TestID, AccountID uuid.UUID }
 	_ = json.Unmarshal(e.Data, &belongs) // data of another shape belongs nowhere
-	it.project, it.test = belongs.ProjectID, belongs.TestID
+	it.project, it.test, it.account = belongs.ProjectID, belongs.TestID, belongs.AccountID
 	switch e.Kind {
 	case topicProject:
 		it.project = e.StreamID
