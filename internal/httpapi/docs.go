@@ -128,6 +128,7 @@ func (s *Server) mountService() error {
 		data                      []byte
 	}{
 		{"/openapi.yaml", "application/yaml; charset=utf-8", noPolicy, fresh, openapi.YAML},
+		{"/asyncapi.yaml", "application/yaml; charset=utf-8", noPolicy, fresh, openapi.AsyncYAML},
 		{"/openapi.json", "application/json", noPolicy, fresh, asJSON},
 		{"/api-docs", "text/html; charset=utf-8", docsPolicy, fresh, []byte(docsPage)},
 		{"/api-docs/docs.js", "text/javascript; charset=utf-8", noPolicy, fresh, []byte(docsScript)},

@@ -73,7 +73,7 @@ func (s *Server) idempotent(next echo.HandlerFunc) echo.HandlerFunc {
 			Route: c.Request().Method + " " + r.path, Key: values[0], BodyHash: hash[:],
 		}
 		answer, replayed, err := s.deps.UnitOfWork.Do(ctx, key, func(ctx context.Context) (Answer, error) {
-			return record(c, ctx, next)
+			return record(ctx, c, next)
 		})
 		if err != nil {
 			return err
@@ -100,7 +100,7 @@ func saneKey(key string) error {
 }
 
 // record runs the rest of the chain inside the unit of work and keeps its answer instead of sending it.
-func record(c echo.Context, ctx context.Context, next echo.HandlerFunc) (Answer, error) {
+func record(ctx context.Context, c echo.Context, next echo.HandlerFunc) (Answer, error) {
 	r := *requestOf(ctx)
 	r.inUnit = true
 	ctx = context.WithValue(ctx, operationKey{}, &r)

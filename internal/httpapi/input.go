@@ -125,8 +125,10 @@ func checkParameters(c echo.Context, r *request) ([]fault.Field, error) {
 	}
 	input := &openapi3filter.RequestValidationInput{
 		Request: c.Request(), PathParams: path, QueryParams: r.query,
-		Options: &openapi3filter.Options{MultiError: true, SkipSettingDefaults: true,
-			SchemaValidationOptions: []openapi3.SchemaValidationOption{openapi3.WithStringFormatValidators(formats)}},
+		Options: &openapi3filter.Options{
+			MultiError: true, SkipSettingDefaults: true,
+			SchemaValidationOptions: []openapi3.SchemaValidationOption{openapi3.WithStringFormatValidators(formats)},
+		},
 	}
 	for _, p := range r.op.params {
 		if p.In == openapi3.ParameterInHeader && len(c.Request().Header.Values(p.Name)) > 1 {

@@ -26,8 +26,11 @@ const (
 
 	// writeGrace is what a client gets to read an answer beyond the time that making it may take.
 	writeGrace = 30 * time.Second
-	// readTime bounds how long a body may take to come.
+	// readTime is what a body may take to come, beyond the same time. The deadline may not fall into the making of the
+	// answer: net/http takes it for the client's going away.
 	readTime = 30 * time.Second
+	// strayTime bounds requests that nothing answers: their bodies are read and thrown away.
+	strayTime = 10 * time.Second
 )
 
 // observe surrounds every request: its id, the headers of every answer, what is counted and logged, and recovery from
@@ -124,6 +127,9 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		op := s.ops[c.Request().Method+" "+c.Path()]
 		if op == nil {
+			if err := setDeadlines(c.Response().Writer, s.deps.Now(), strayTime); err != nil {
+				return err
+			}
 			return next(c)
 		}
 		query, err := url.ParseQuery(c.Request().URL.RawQuery)
@@ -155,7 +161,7 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 // setDeadlines bounds what a slow client can cost. A recorder in a test has no connection and needs none.
 func setDeadlines(w http.ResponseWriter, now time.Time, limit time.Duration) error {
 	rc := http.NewResponseController(w)
-	err := errors.Join(rc.SetReadDeadline(now.Add(readTime)), rc.SetWriteDeadline(now.Add(limit+writeGrace)))
+	err := errors.Join(rc.SetReadDeadline(now.Add(limit+readTime)), rc.SetWriteDeadline(now.Add(limit+writeGrace)))
 	if err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("set deadlines of a connection: %w", err)
 	}

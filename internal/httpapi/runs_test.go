@@ -46,7 +46,7 @@ func (w *world) work() {
 	})
 	unsubscribe := b.feed.Subscribe(worker.Hear)
 	workers := river.NewWorkers()
-	run.AddWorker(workers, worker)
+	require.NoError(w.t, run.AddWorker(workers, worker))
 	require.NoError(w.t, worker.Begin(ctx))
 	client, err := run.NewWorkingClient(b.db.DB, workers, run.ClientConfig{ID: "door", Regions: map[string]int{"default": 4}, Leads: true, StopTimeout: 5 * time.Second, Log: b.log})
 	require.NoError(w.t, err)
@@ -59,9 +59,9 @@ func (w *world) work() {
 		unsubscribe()
 		unfollow()
 		cancel()
-		<-done
-		<-done
-		<-done
+		for range cap(done) {
+			assert.NoError(w.t, <-done)
+		}
 	})
 }
 
