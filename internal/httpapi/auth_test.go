@@ -73,6 +73,10 @@ func TestOrganizations_overHTTP(t *testing.T) {
 	members := w.do(call{method: "GET", path: "/api/organizations/" + w.orgA.String() + "/members", as: "viewer-a"})
 	require.Equal(t, 200, members.status, members.text)
 	assert.Len(t, members.json["items"], 4)
+	first, _ := members.json["items"].([]any)[0].(map[string]any)
+	assert.Equal(t, "admin-a", first["name"])
+	assert.Equal(t, "admin-a@example.com", first["email"])
+	assert.Equal(t, "admin", first["role"])
 	assert.Equal(t, 404, w.do(call{method: "GET", path: "/api/organizations/" + w.orgB.String() + "/members", as: "viewer-a"}).status)
 	assert.Equal(t, 403, w.do(call{method: "PATCH", path: "/api/organizations/" + w.orgA.String(), as: "manager-a", body: `{"name":"Mine"}`}).status)
 
