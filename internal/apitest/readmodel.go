@@ -62,13 +62,13 @@ func applyTest(ctx context.Context, q *apitestdb.Queries, e eventstore.Event) er
 		}
 		if err := q.ReviseTest(ctx, apitestdb.ReviseTestParams{
 			OrgID: e.OrgID, TestID: e.StreamID, EnvironmentID: orNull(d.Definition.EnvironmentID), Name: d.Definition.Name,
-			Tags: orEmpty(d.Definition.Tags), Regions: orEmpty(d.Definition.Regions), Revision: int32(d.Revision), ContentHash: hash, UpdatedAt: at, //nolint:gosec // versions are int on disk
+			Tags: orEmpty(d.Definition.Tags), Regions: orEmpty(d.Definition.Regions), Revision: int32(d.Revision), ContentHash: hash, UpdatedAt: at,
 		}); err != nil {
 			return err
 		}
 		var from *int32
 		if d.RestoredFrom > 0 {
-			n := int32(d.RestoredFrom) //nolint:gosec // versions are int on disk
+			n := int32(d.RestoredFrom)
 			from = &n
 		}
 		return insertRevision(ctx, q, e, d.Revision, d.Definition, from)
@@ -84,7 +84,7 @@ func insertRevision(ctx context.Context, q *apitestdb.Queries, e eventstore.Even
 		return err
 	}
 	return q.InsertRevision(ctx, apitestdb.InsertRevisionParams{
-		TestID: e.StreamID, Revision: int32(n), OrgID: e.OrgID, Definition: definition, RestoredFrom: from, //nolint:gosec // versions are int on disk
+		TestID: e.StreamID, Revision: int32(n), OrgID: e.OrgID, Definition: definition, RestoredFrom: from,
 		CreatedAt: e.RecordedAt.UTC(), CreatedKind: e.Meta.ActorKind, CreatedBy: e.Meta.ActorID,
 	})
 }

@@ -18,9 +18,9 @@ func (s *Service) Revisions(ctx context.Context, orgID, id uuid.UUID, f Revision
 	if _, err := auth.Require(ctx, orgID, auth.TestRead); err != nil {
 		return nil, nil, err
 	}
-	params := apitestdb.ListRevisionsParams{OrgID: orgID, TestID: id, MaxRows: int32(f.Limit + 1)} //nolint:gosec // a page's limit is checked at the door
+	params := apitestdb.ListRevisionsParams{OrgID: orgID, TestID: id, MaxRows: int32(f.Limit + 1)}
 	if f.After != nil {
-		n := int32(f.After.Number) //nolint:gosec // from a signed cursor
+		n := int32(f.After.Number)
 		params.After = &n
 	}
 	err = s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
@@ -58,7 +58,7 @@ func (s *Service) Revision(ctx context.Context, orgID, id uuid.UUID, n int) (r R
 		if err != nil {
 			return err
 		}
-		row, err := apitestdb.New(tx).GetRevision(ctx, apitestdb.GetRevisionParams{OrgID: orgID, TestID: id, Revision: int32(n)}) //nolint:gosec // checked at the door
+		row, err := apitestdb.New(tx).GetRevision(ctx, apitestdb.GetRevisionParams{OrgID: orgID, TestID: id, Revision: int32(n)})
 		if err != nil {
 			return notFound(err, "revision")
 		}
@@ -97,7 +97,7 @@ func HeadsByIDTx(ctx context.Context, tx postgres.OrgTx, ids []uuid.UUID) (map[u
 // oldest first, at most limit.
 func HeadsTx(ctx context.Context, tx postgres.OrgTx, projectID uuid.UUID, tags []string, limit int) ([]Test, error) {
 	rows, err := apitestdb.New(tx).ListTestHeads(ctx, apitestdb.ListTestHeadsParams{
-		OrgID: tx.OrgID(), ProjectID: projectID, Tags: orEmpty(tags), MaxRows: int32(limit), //nolint:gosec // a constant of the caller
+		OrgID: tx.OrgID(), ProjectID: projectID, Tags: orEmpty(tags), MaxRows: int32(limit),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list tests: %w", err)
@@ -112,7 +112,7 @@ func HeadsTx(ctx context.Context, tx postgres.OrgTx, projectID uuid.UUID, tags [
 // DefinitionTx returns what revision n of a test holds, also when the test is deleted. It never changes, so it may be
 // kept. tx may be a system transaction.
 func DefinitionTx(ctx context.Context, tx pgx.Tx, orgID, id uuid.UUID, n int) (d Definition, err error) {
-	row, err := apitestdb.New(tx).GetRevision(ctx, apitestdb.GetRevisionParams{OrgID: orgID, TestID: id, Revision: int32(n)}) //nolint:gosec // from an event
+	row, err := apitestdb.New(tx).GetRevision(ctx, apitestdb.GetRevisionParams{OrgID: orgID, TestID: id, Revision: int32(n)})
 	if err != nil {
 		return Definition{}, notFound(err, "revision")
 	}

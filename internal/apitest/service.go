@@ -107,7 +107,7 @@ func (s *Service) Restore(ctx context.Context, orgID, id uuid.UUID, n int, expec
 		if t, err = s.lock(ctx, tx, id, expected); err != nil {
 			return err
 		}
-		row, err := apitestdb.New(tx).GetRevision(ctx, apitestdb.GetRevisionParams{OrgID: orgID, TestID: id, Revision: int32(n)}) //nolint:gosec // checked at the door
+		row, err := apitestdb.New(tx).GetRevision(ctx, apitestdb.GetRevisionParams{OrgID: orgID, TestID: id, Revision: int32(n)})
 		if err != nil {
 			return notFound(err, "revision")
 		}
@@ -181,7 +181,7 @@ func (s *Service) List(ctx context.Context, orgID uuid.UUID, f Filter) (items []
 		return nil, nil, err
 	}
 	params := apitestdb.ListTestsParams{
-		OrgID: orgID, ProjectIds: orEmpty(f.ProjectIDs), Tags: orEmpty(f.Tags), Query: f.Query, MaxRows: int32(f.Limit + 1), //nolint:gosec // a page's limit is checked at the door
+		OrgID: orgID, ProjectIds: orEmpty(f.ProjectIDs), Tags: orEmpty(f.Tags), Query: f.Query, MaxRows: int32(f.Limit + 1),
 	}
 	if f.After != nil {
 		params.After = &f.After.ID

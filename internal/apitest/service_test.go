@@ -221,13 +221,16 @@ func TestTest_otherOrg_is404(t *testing.T) {
 	other := newID()
 	ctx := as(t.Context(), other, auth.Admin)
 	for name, call := range map[string]func() error{
-		"get":       func() error { _, err := w.Get(ctx, other, got.ID); return err },
-		"replace":   func() error { _, err := w.Replace(ctx, other, got.ID, w.body("y"), nil); return err },
-		"patch":     func() error { _, err := w.Patch(ctx, other, got.ID, json.RawMessage(`{}`), nil); return err },
-		"delete":    func() error { _, err := w.Delete(ctx, other, got.ID, nil); return err },
-		"restore":   func() error { _, err := w.Restore(ctx, other, got.ID, 1, nil); return err },
-		"revision":  func() error { _, err := w.Revision(ctx, other, got.ID, 1); return err },
-		"revisions": func() error { _, _, err := w.Revisions(ctx, other, got.ID, apitest.RevisionFilter{Limit: 5}); return err },
+		"get":      func() error { _, err := w.Get(ctx, other, got.ID); return err },
+		"replace":  func() error { _, err := w.Replace(ctx, other, got.ID, w.body("y"), nil); return err },
+		"patch":    func() error { _, err := w.Patch(ctx, other, got.ID, json.RawMessage(`{}`), nil); return err },
+		"delete":   func() error { _, err := w.Delete(ctx, other, got.ID, nil); return err },
+		"restore":  func() error { _, err := w.Restore(ctx, other, got.ID, 1, nil); return err },
+		"revision": func() error { _, err := w.Revision(ctx, other, got.ID, 1); return err },
+		"revisions": func() error {
+			_, _, err := w.Revisions(ctx, other, got.ID, apitest.RevisionFilter{Limit: 5})
+			return err
+		},
 	} {
 		assert.Equal(t, fault.NotFound, kind(call()), name)
 	}

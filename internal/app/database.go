@@ -33,7 +33,7 @@ func openDatabases(ctx context.Context, c *config.Config, migrate bool, log *slo
 	}
 	open := func(url, app string) (*postgres.DB, error) {
 		return postgres.Open(ctx, postgres.Config{
-			URL: url, RolePrefix: prefix, MaxConns: int32(min(c.Database.MaxConns, 1000)), AppName: app, Logger: log,
+			URL: url, RolePrefix: prefix, MaxConns: int32(min(c.Database.MaxConns, 1000)), AppName: app, Logger: log, //nolint:gosec // bounded above
 		})
 	}
 	main, err := open(c.Database.URL, "testflow")

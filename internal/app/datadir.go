@@ -46,7 +46,7 @@ type ownSecrets struct {
 // lost master key is lost data. made reports whether this start made them.
 func (d *dataDir) secrets() (s ownSecrets, made bool, err error) {
 	path := filepath.Join(d.path, "secrets.json")
-	raw, err := os.ReadFile(path) //nolint:gosec // a fixed name in our own folder
+	raw, err := os.ReadFile(path)
 	switch {
 	case err == nil:
 		if err := json.Unmarshal(raw, &s); err != nil || s.JWT == "" || s.Refresh == "" || s.MasterKey == "" || s.DemoPassword == "" {
@@ -60,7 +60,7 @@ func (d *dataDir) secrets() (s ownSecrets, made bool, err error) {
 		return s, false, fmt.Errorf("%s is missing, and there is a database beside it; put its backup back, or start anew with another TESTFLOW_DATA_DIR", path)
 	}
 	s = ownSecrets{JWT: key48(), Refresh: key48(), MasterKey: vault.GenerateMasterKey(), DemoPassword: rand.Text()}
-	raw, err = json.MarshalIndent(s, "", "  ")
+	raw, err = json.MarshalIndent(s, "", "  ") //nolint:gosec // this file is where they are kept
 	if err != nil {
 		return s, false, fmt.Errorf("encode the secrets: %w", err)
 	}

@@ -143,7 +143,7 @@ func (d *demo) run(ctx context.Context) error {
 	ctx = auth.With(ctx, auth.Principal{Kind: auth.System, OrgID: d.orgID})
 	if d.fresh {
 		if _, err := d.runs.StartSuite(ctx, d.orgID, d.projectID, run.SuiteInput{}); err != nil && ctx.Err() == nil {
-			d.log.Warn("the demo's first runs did not start", slog.Any("err", err))
+			d.log.WarnContext(ctx, "the demo's first runs did not start", slog.Any("err", err))
 		}
 	}
 	tick := time.NewTicker(demoEvery)
@@ -156,10 +156,10 @@ func (d *demo) run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.As(err, &f) && f.Kind == fault.NotFound:
-			d.log.Info("the demo's test was deleted; nothing runs by itself any more")
+			d.log.InfoContext(ctx, "the demo's test was deleted; nothing runs by itself any more")
 			return untilDone(ctx)
 		default:
-			d.log.Warn("the demo's test did not start; it is tried again", slog.Any("err", err))
+			d.log.WarnContext(ctx, "the demo's test did not start; it is tried again", slog.Any("err", err))
 		}
 		select {
 		case <-tick.C:

@@ -55,7 +55,7 @@ func (p *process) start(ctx context.Context, pt part) {
 		select {
 		case p.failed <- fmt.Errorf("%s: %w", pt.name, err):
 		default: // another part failed first; this one is most likely its consequence
-			p.log.Error("a part of the process failed", slog.String("part", pt.name), slog.Any("err", err))
+			p.log.ErrorContext(ctx, "a part of the process failed", slog.String("part", pt.name), slog.Any("err", err))
 		}
 	}()
 }
@@ -66,7 +66,7 @@ func (p *process) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case failure = <-p.failed:
-		p.log.Error("stopping: a part of the process failed", slog.Any("err", failure))
+		p.log.ErrorContext(ctx, "stopping: a part of the process failed", slog.Any("err", failure))
 	}
 	return errors.Join(failure, p.stopAll(ctx))
 }

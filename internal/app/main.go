@@ -102,7 +102,7 @@ func (t terminal) fail(ctx context.Context, err error) int {
 func (t terminal) logger(c config.Log) *slog.Logger {
 	text := c.Format == "text" || (c.Format != "json" && t.color)
 	if text {
-		return slog.New(tint.NewHandler(t.err, &tint.Options{Level: c.Level, TimeFormat: "15:04:05.000", NoColor: !t.color}))
+		return slog.New(tint.NewTextHandler(t.err, &tint.Options{Level: c.Level, TimeFormat: "15:04:05.000", NoColor: !t.color}))
 	}
 	return slog.New(slog.NewJSONHandler(t.err, &slog.HandlerOptions{Level: c.Level}))
 }

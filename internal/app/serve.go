@@ -44,7 +44,7 @@ func (s *serveCommand) Run(ctx context.Context, t terminal) error {
 	}
 	proc := newProcess(log, c.Server.ShutdownTimeout+stopSlack)
 	p.startDoors(ctx, proc, listener)
-	log.Info("serving", slog.String("url", p.url(listener)), slog.String("version", version()))
+	log.InfoContext(ctx, "serving", slog.String("url", p.url(listener)), slog.String("version", version()))
 	return proc.wait(ctx)
 }
 
@@ -81,7 +81,7 @@ func (w *workerCommand) Run(ctx context.Context, t terminal) error {
 	if err := p.startWorker(ctx, proc); err != nil {
 		return errors.Join(err, proc.stopAll(ctx))
 	}
-	log.Info("working", slog.String("region", c.Worker.Region), slog.Int("concurrency", c.Worker.Concurrency), slog.String("version", version()))
+	log.InfoContext(ctx, "working", slog.String("region", c.Worker.Region), slog.Int("concurrency", c.Worker.Concurrency), slog.String("version", version()))
 	return proc.wait(ctx)
 }
 

@@ -97,7 +97,7 @@ func (u *upCommand) Run(ctx context.Context, t terminal) (err error) {
 	}
 	b.print(t)
 	err = proc.wait(ctx)
-	log.Info("stopped", slog.String("uptime", time.Since(p.started).Round(time.Second).String()))
+	log.InfoContext(ctx, "stopped", slog.String("uptime", time.Since(p.started).Round(time.Second).String()))
 	return err
 }
 

@@ -55,7 +55,7 @@ func (u *user) listen(ctx context.Context, topics []string, hear func(raw []byte
 	subscribed, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		defer conn.CloseNow()
+		defer func() { _ = conn.CloseNow() }() // it is over either way
 		for first := true; ; {
 			_, raw, err := conn.Read(ctx)
 			if err != nil {

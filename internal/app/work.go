@@ -24,7 +24,7 @@ func (p *platform) startWorker(ctx context.Context, proc *process) error {
 	if err != nil {
 		return err
 	}
-	sink := eventstore.NewSink(eventstore.SinkConfig{
+	sink := eventstore.NewSink(eventstore.SinkConfig{ //nolint:contextcheck // the sink ends by Close, after the last run has
 		Store: p.store, DB: p.db.main, OnBatch: run.StoreBodies, Now: time.Now, Logger: p.room("sink"),
 		MaxDelay: p.cfg.Limits.SinkDelay, MaxRuns: p.cfg.Limits.SinkRuns, MaxBytes: int(p.cfg.Limits.SinkBytes),
 	})
@@ -80,9 +80,11 @@ type atLeast struct {
 func (h atLeast) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= h.level && h.Handler.Enabled(ctx, l)
 }
+
 func (h atLeast) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return atLeast{h.Handler.WithAttrs(attrs), h.level}
 }
+
 func (h atLeast) WithGroup(name string) slog.Handler {
 	return atLeast{h.Handler.WithGroup(name), h.level}
 }
@@ -129,7 +131,7 @@ func (p *platform) keepHouse(ctx context.Context) error {
 		case <-tick.C:
 			for _, chore := range p.chores() {
 				if err := chore.do(ctx); err != nil && ctx.Err() == nil {
-					p.log.Warn("a chore failed; it is tried again in an hour", slog.String("chore", chore.name), slog.Any("err", err))
+					p.log.WarnContext(ctx, "a chore failed; it is tried again in an hour", slog.String("chore", chore.name), slog.Any("err", err))
 				}
 			}
 		}

@@ -163,7 +163,7 @@ func (l *watching) connect(ctx context.Context) error {
 	}
 	header.Set("Authorization", "Bearer "+s.access)
 	dialing, done := context.WithTimeout(ctx, callTimeout)
-	conn, resp, err := websocket.Dial(dialing, "ws"+strings.TrimPrefix(s.flags.URL, "http")+"/api/live", //nolint:bodyclose // Dial closes it, or took the connection over
+	conn, resp, err := websocket.Dial(dialing, "ws"+strings.TrimPrefix(s.flags.URL, "http")+"/api/live",
 		&websocket.DialOptions{HTTPHeader: header, Subprotocols: []string{"testflow.v1"}})
 	done()
 	if err != nil {

@@ -115,13 +115,19 @@ func TestProject_otherOrg_is404(t *testing.T) {
 	other := newID()
 	ctx := as(t.Context(), other, auth.Admin)
 	for name, call := range map[string]func() error{
-		"get":                func() error { _, err := w.Get(ctx, other, p.ID); return err },
-		"get as org":         func() error { _, err := w.Get(ctx, w.org, p.ID); return err },
-		"update":             func() error { _, err := w.Update(ctx, other, p.ID, project.Patch{Name: ptr("x")}, nil); return err },
-		"delete":             func() error { _, err := w.Delete(ctx, other, p.ID, nil); return err },
-		"environment":        func() error { _, err := w.GetEnvironment(ctx, other, p.ID, e.ID); return err },
-		"environments":       func() error { _, _, err := w.ListEnvironments(ctx, other, p.ID, project.EnvironmentFilter{Limit: 5}); return err },
-		"create environment": func() error { _, err := w.CreateEnvironment(ctx, other, p.ID, project.EnvironmentDraft{Name: "e"}); return err },
+		"get":         func() error { _, err := w.Get(ctx, other, p.ID); return err },
+		"get as org":  func() error { _, err := w.Get(ctx, w.org, p.ID); return err },
+		"update":      func() error { _, err := w.Update(ctx, other, p.ID, project.Patch{Name: ptr("x")}, nil); return err },
+		"delete":      func() error { _, err := w.Delete(ctx, other, p.ID, nil); return err },
+		"environment": func() error { _, err := w.GetEnvironment(ctx, other, p.ID, e.ID); return err },
+		"environments": func() error {
+			_, _, err := w.ListEnvironments(ctx, other, p.ID, project.EnvironmentFilter{Limit: 5})
+			return err
+		},
+		"create environment": func() error {
+			_, err := w.CreateEnvironment(ctx, other, p.ID, project.EnvironmentDraft{Name: "e"})
+			return err
+		},
 		"update environment": func() error {
 			_, err := w.UpdateEnvironment(ctx, other, p.ID, e.ID, project.EnvironmentPatch{Name: ptr("x")}, nil)
 			return err

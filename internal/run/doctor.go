@@ -199,7 +199,7 @@ func (e *examination) finished(p *patient, ev eventstore.Event) {
 func (d *Doctor) rows(ctx context.Context, e *examination) error {
 	seen := 0
 	err := d.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT run_id, status, requested_at, finished_at FROM runs`)
+		rows, err := tx.Query(ctx, `SELECT run_id, status, requested_at, finished_at FROM runs`) //nolint:rowserrcheck // ForEachRow returns it
 		if err != nil {
 			return fmt.Errorf("read runs: %w", err)
 		}

@@ -106,21 +106,21 @@ func (w *Worker) Work(ctx context.Context, job *river.Job[ExecuteArgs]) error {
 	}
 	x := w.enter(ctx, job)
 	defer w.leave(x)
-	p, err := x.load()
+	p, err := x.load() //nolint:contextcheck // the run outlives the queue's cancellation
 	if err != nil {
 		if fault.KindOf(err) != fault.NotFound {
 			return err
 		}
 		w.cfg.Log.ErrorContext(ctx, "a run's revision is gone", slog.Any("run_id", x.args.RunID), slog.Any("err", err))
-		return x.giveUp(Finished{Status: Inconclusive, Reason: Internal, Error: &Problem{Code: "internal", Message: "What the run was made from is gone."}})
+		return x.giveUp(Finished{Status: Inconclusive, Reason: Internal, Error: &Problem{Code: "internal", Message: "What the run was made from is gone."}}) //nolint:contextcheck // the run outlives the queue's cancellation
 	}
 	x.plan = p
-	mine, err := x.take(job.Attempt > 1)
+	mine, err := x.take(job.Attempt > 1) //nolint:contextcheck // the run outlives the queue's cancellation
 	if err != nil || !mine {
 		return err
 	}
 	fault.Hit(fault.PointRunStarted)
-	return x.execute()
+	return x.execute() //nolint:contextcheck // the run outlives the queue's cancellation
 }
 
 // enter notes that this process has the job. It happens before the attempt's first event, so that a wish to cancel, which

@@ -146,7 +146,7 @@ const clockSlack = 5 * time.Minute
 func floorID(t time.Time) (id uuid.UUID) {
 	ms := max(t.UnixMilli(), 0)
 	for i := range 6 {
-		id[i] = byte(ms >> (8 * (5 - i)))
+		id[i] = byte(ms >> (8 * (5 - i))) //nolint:gosec // one byte of it
 	}
 	return id
 }

@@ -159,7 +159,8 @@ func TestWork_ofALateWorker_changesNothingAnyMore(t *testing.T) {
 	a, b := w.newWorker(t, "a"), w.newWorker(t, "b")
 	r := w.begin(t, w.test(t, w.get("/held/1")+","+w.step("PUT", "/held/2")), run.StartInput{})
 	done := make(chan error, 1)
-	go func() { done <- a.worker.Work(context.Background(), w.job(t, r.ID, 1)) }()
+	job := w.job(t, r.ID, 1)
+	go func() { done <- a.worker.Work(context.Background(), job) }()
 	w.held(t) // a is in its call, and nobody hears its heartbeat
 	require.NoError(t, b.worker.Work(t.Context(), w.job(t, r.ID, 2)))
 	end := w.finish(t, r.ID)

@@ -73,7 +73,7 @@ const readLimit = 4 << 20
 
 // Dial connects to the live stream of the server at base (http://host:port) and signs in when there is a token.
 func Dial(ctx context.Context, base string, o Options) (*Client, error) {
-	conn, resp, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(base, "http")+"/api/live", &websocket.DialOptions{ //nolint:bodyclose // Dial closes it, or took the connection over
+	conn, resp, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(base, "http")+"/api/live", &websocket.DialOptions{
 		Subprotocols: o.Subprotocols, HTTPHeader: o.Header, CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
