@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -100,11 +101,14 @@ func (t terminal) fail(ctx context.Context, err error) int {
 
 // logger writes to standard error: coloured lines on a terminal, JSON elsewhere, unless LOG_FORMAT says otherwise.
 func (t terminal) logger(c config.Log) *slog.Logger {
-	text := c.Format == "text" || (c.Format != "json" && t.color)
-	if text {
-		return slog.New(tint.NewTextHandler(t.err, &tint.Options{Level: c.Level, TimeFormat: "15:04:05.000", NoColor: !t.color}))
+	var h slog.Handler = slog.NewJSONHandler(t.err, &slog.HandlerOptions{Level: c.Level})
+	if c.Format == "text" || (c.Format != "json" && t.color) {
+		h = tint.NewTextHandler(t.err, &tint.Options{Level: c.Level, TimeFormat: "15:04:05.000", NoColor: !t.color})
 	}
-	return slog.New(slog.NewJSONHandler(t.err, &slog.HandlerOptions{Level: c.Level}))
+	// net/http tells the standard logger of targets that break the protocol, in their own words.
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(slog.NewLogLogger(h, slog.LevelDebug).Writer())
+	return slog.New(h)
 }
 
 func (t terminal) printf(format string, args ...any) { _, _ = fmt.Fprintf(t.out, format, args...) }

@@ -71,30 +71,73 @@ type program struct {
 	t    *testing.T
 	cmd  *exec.Cmd
 	url  string
-	errs *lockedBuffer
+	errs *lockedBuffer // what it said, banner and log
 	done chan struct{} // closed when it has ended
 }
 
 // start runs `testflow up` and returns when it says where it is; ok is false when it ended before.
 func (i *installation) start(environ ...string) (p *program, ok bool) {
 	i.t.Helper()
-	cmd := exec.Command(i.binary, "up")
+	return i.launch([]string{"up"}, func(line string) (string, bool) {
+		_, at, found := strings.Cut(line, "API and live stream")
+		if !found {
+			return "", false
+		}
+		return strings.TrimSuffix(strings.Fields(at)[0], "/api"), true
+	}, environ...)
+}
+
+// serve and work run the pieces; they say where they are in their log.
+func (i *installation) serve(environ ...string) *program {
+	i.t.Helper()
+	p, ok := i.launch([]string{"serve"}, saysInLog("serving", "url"), append(environ, "LOG_LEVEL=info", "TESTFLOW_HOST=127.0.0.1")...)
+	require.True(i.t, ok, "serve ended: %s", p.errs)
+	return p
+}
+
+func (i *installation) work(environ ...string) *program {
+	i.t.Helper()
+	p, ok := i.launch([]string{"worker", "--region", "default"}, saysInLog("working", "region"), append(environ, "LOG_LEVEL=info")...)
+	require.True(i.t, ok, "worker ended: %s", p.errs)
+	return p
+}
+
+func saysInLog(msg, field string) func(line string) (string, bool) {
+	return func(line string) (string, bool) {
+		var entry map[string]any
+		if json.Unmarshal([]byte(line), &entry) != nil || entry["msg"] != msg {
+			return "", false
+		}
+		value, _ := entry[field].(string)
+		return value, true
+	}
+}
+
+// launch runs a command until it says, in a line of its output or its log, that it is there.
+func (i *installation) launch(args []string, says func(line string) (string, bool), environ ...string) (p *program, ok bool) {
+	i.t.Helper()
+	cmd := exec.Command(i.binary, args...)
 	cmd.Env = append(append([]string{"TESTFLOW_DATA_DIR=" + i.dataDir}, i.environ...), environ...)
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(i.t, err)
 	p = &program{t: i.t, cmd: cmd, errs: &lockedBuffer{}, done: make(chan struct{})}
-	cmd.Stderr = p.errs
+	running := make(chan string, 1)
+	var readers sync.WaitGroup
+	for _, open := range []func() (io.ReadCloser, error){cmd.StdoutPipe, cmd.StderrPipe} {
+		from, err := open()
+		require.NoError(i.t, err)
+		readers.Go(func() {
+			for lines := bufio.NewScanner(from); lines.Scan(); {
+				if value, found := says(lines.Text()); found {
+					running <- value
+				}
+				_, _ = p.errs.Write(append(lines.Bytes(), '\n'))
+			}
+		})
+	}
 	require.NoError(i.t, cmd.Start())
 	i.t.Cleanup(p.kill)
-	running := make(chan string, 1)
 	go func() {
 		defer close(p.done)
-		lines := bufio.NewScanner(stdout)
-		for lines.Scan() {
-			if _, at, found := strings.Cut(lines.Text(), "API and live stream"); found {
-				running <- strings.TrimSuffix(strings.Fields(at)[0], "/api")
-			}
-		}
+		readers.Wait()
 		_ = cmd.Wait() // how it ended is in ProcessState
 	}()
 	select {

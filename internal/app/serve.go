@@ -44,6 +44,9 @@ func (s *serveCommand) Run(ctx context.Context, t terminal) error {
 	}
 	proc := newProcess(log, c.Server.ShutdownTimeout+stopSlack)
 	p.startDoors(ctx, proc, listener)
+	if err := p.startLeader(ctx, proc); err != nil {
+		return errors.Join(err, proc.stopAll(ctx))
+	}
 	log.InfoContext(ctx, "serving", slog.String("url", p.url(listener)), slog.String("version", version()))
 	return proc.wait(ctx)
 }

@@ -29,8 +29,8 @@ func (p *platform) startWorker(ctx context.Context, proc *process) error {
 		MaxDelay: p.cfg.Limits.SinkDelay, MaxRuns: p.cfg.Limits.SinkRuns, MaxBytes: int(p.cfg.Limits.SinkBytes),
 	})
 	engine := executor.New(executor.Config{
-		Guard: p.guard, Now: time.Now, UserAgent: "TestFlow/" + version(),
-		MaxResponseBytes: int64(p.cfg.Limits.ResponseBody), MaxStoredBody: int(p.cfg.Limits.ResponseKept), Log: p.room("executor"),
+		Guard: p.guard, Now: time.Now, UserAgent: "TestFlow/" + version(), Log: p.room("executor"),
+		MaxResponseBytes: int64(p.cfg.Limits.ResponseBody), MaxStoredBody: int(p.cfg.Limits.ResponseKept),
 	})
 	worker := run.NewWorker(run.WorkerConfig{
 		DB: p.db.main, Store: p.store, Sink: sink, Plans: p.plans, Engine: engine, ID: id, Regions: []string{c.Region},
@@ -62,6 +62,30 @@ func (p *platform) startWorker(ctx context.Context, proc *process) error {
 		engine.Close()
 		return sink.Close(ctx)
 	}})
+	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("start the queue: %w", err)
+	}
+	proc.start(ctx, part{name: "queue", run: untilClosed(client.Stopped()), stop: client.Stop})
+	return nil
+}
+
+// startLeader starts what looks after the queue where no worker of this process does: a client that may be elected, knows
+// every kind of job, and takes none of a region's.
+func (p *platform) startLeader(ctx context.Context, proc *process) error {
+	id, err := workerID(p.cfg.Worker.Name)
+	if err != nil {
+		return err
+	}
+	workers := river.NewWorkers()
+	if err := run.AddWorker(workers, run.NewWorker(run.WorkerConfig{DB: p.db.main, Store: p.store, Plans: p.plans, ID: id, Now: time.Now, NewID: newID, Log: p.room("worker")})); err != nil {
+		return err
+	}
+	client, err := run.NewWorkingClient(p.db.main, workers, run.ClientConfig{
+		ID: id, Leads: true, Queues: map[string]int{"house": 2}, StopTimeout: p.cfg.Server.ShutdownTimeout, Log: quiet(p.room("queue")),
+	})
+	if err != nil {
+		return err
+	}
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start the queue: %w", err)
 	}
