@@ -2,11 +2,13 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
 	"github.com/testflow/testflow/internal/config"
 	"github.com/testflow/testflow/internal/postgres"
+	"github.com/testflow/testflow/migrations"
 )
 
 // databases are the main database and the one of analytics beside it, open and at this binary's schema.
@@ -45,7 +47,25 @@ func openDatabases(ctx context.Context, c *config.Config, migrate bool, log *slo
 		main.Close()
 		return nil, fmt.Errorf("open the database of analytics: %w", err)
 	}
-	return &databases{main: main, analytics: analytics, url: c.Database.URL}, nil
+	dbs := &databases{main: main, analytics: analytics, url: c.Database.URL}
+	if err := dbs.checkSchema(ctx); err != nil {
+		dbs.close()
+		return nil, err
+	}
+	return dbs, nil
+}
+
+// checkSchema says what either database lacks. One that a newer testflow has migrated is fit for this one too, since
+// migrations are made so that the version before goes on: nodes are replaced one after the other.
+func (d *databases) checkSchema(ctx context.Context) error {
+	var newer *postgres.NewerSchemaError
+	if err := d.main.CheckSchema(ctx, migrations.Main); err != nil && !errors.As(err, &newer) {
+		return err
+	}
+	if err := d.analytics.CheckSchema(ctx, migrations.Analytics); err != nil && !errors.As(err, &newer) {
+		return err
+	}
+	return nil
 }
 
 func (d *databases) close() {

@@ -136,6 +136,7 @@ func (p *platform) checks() []httpapi.Check {
 	return []httpapi.Check{
 		{Name: "database", Critical: true, Run: p.db.main.Ping},
 		{Name: "analytics", Critical: false, Run: p.db.analytics.Ping},
+		{Name: "migrations", Critical: true, Run: p.db.checkSchema},
 		{Name: "log", Critical: true, Run: func(ctx context.Context) error {
 			_, err := p.store.ReadAll(ctx, p.feed.Position(), 1)
 			return err

@@ -17,7 +17,8 @@ import (
 )
 
 type migrateCommand struct {
-	Up migrateUpCommand `cmd:"" help:"Bring the database to this version's schema; safe to run at any time and by several at once."`
+	Up     migrateUpCommand     `cmd:"" help:"Bring the database to this version's schema; safe to run at any time and by several at once."`
+	Status migrateStatusCommand `cmd:"" help:"Show every migration and when it was applied. Changes nothing."`
 }
 
 type migrateUpCommand struct{}
@@ -30,6 +31,28 @@ func (migrateUpCommand) Run(ctx context.Context, t terminal) error {
 		}
 		t.printf("The database is at this version's schema.\n")
 		return nil
+	})
+}
+
+type migrateStatusCommand struct{}
+
+// Run prints a line a migration.
+func (migrateStatusCommand) Run(ctx context.Context, t terminal) error {
+	return withDatabase(ctx, t, func(ctx context.Context, c *config.Config, log *slog.Logger) error {
+		all, err := postgres.MigrationStatus(ctx, migrateConfig(c, log))
+		if err != nil {
+			return err
+		}
+		w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+		_, _ = fmt.Fprintln(w, "DATABASE\tMIGRATION\tAPPLIED")
+		for _, m := range all {
+			applied := "pending"
+			if m.AppliedAt != nil {
+				applied = m.AppliedAt.Format(time.RFC3339)
+			}
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", m.Database, m.Name, applied)
+		}
+		return w.Flush()
 	})
 }
 
