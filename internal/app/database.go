@@ -94,7 +94,7 @@ func watchPostgres(server *postgres.Server) part {
 			select {
 			case <-server.Done():
 				if err := server.Err(); err != nil {
-					return fmt.Errorf("our own Postgres ended, its last lines are in the log above: %w", err)
+					return fmt.Errorf("our own Postgres ended: %w", err)
 				}
 				return nil
 			case <-ctx.Done():
