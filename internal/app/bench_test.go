@@ -162,16 +162,20 @@ func (w *benchWorld) say(format string, args ...any) {
 func (w *benchWorld) runs(b *testing.B) {
 	const n = 6000
 	w.execute(b, 500) // warm
-	before := w.cpu()
+	own, postgres := w.cpu()
 	took := w.execute(b, n)
 	ours := n / took.Seconds()
-	spent := (w.cpu() - before).Seconds() / n * 1000
+	own, postgres = w.spent(n, own, postgres)
+	spent := own.Seconds() + postgres.Seconds()
+	ownNoop, postgresNoop := w.cpu()
 	noop := n / w.queue(b, n, &benchNoop{}).Seconds()
+	ownNoop, postgresNoop = w.spent(n, ownNoop, postgresNoop)
 	bare := n / w.queue(b, n, newBenchBare(b, w)).Seconds()
 	w.say("runs/s, execute to finished, 1 step, 3 assertions   %8.0f", ours)
 	w.say("  River's no-op jobs/s, insert to completed          %8.0f   ratio %.2f (goal 0.15)", noop, ours/noop)
 	w.say("  bare loop: GET + 3 rows group-committed + River    %8.0f   ratio %.2f (goal 0.4)", bare, ours/bare)
-	w.say("CPU seconds for 1 000 runs, Postgres counted         %8.2f   (goal 1)", spent)
+	w.say("CPU seconds for 1 000 runs, Postgres counted         %8.2f   (goal 1): testflow %.2f, Postgres %.2f", spent, own.Seconds(), postgres.Seconds())
+	w.say("  for 1 000 of River's no-op jobs                    %8.2f   River %.2f, Postgres %.2f", (ownNoop + postgresNoop).Seconds(), ownNoop.Seconds(), postgresNoop.Seconds())
 	w.say("memory: testflow %d MiB, Postgres %d MiB (proportional)", resident(os.Getpid(), "VmRSS")>>10, w.postgresMemory()>>20)
 	b.ReportMetric(ours, "runs/s")
 	b.ReportMetric(ours/noop, "of-noop")
@@ -414,11 +418,17 @@ func percentile(all []time.Duration, p int) time.Duration {
 	return all[min(len(all)-1, len(all)*p/100)]
 }
 
+// spent is what was spent for a thousand of n things since own and postgres.
+func (w *benchWorld) spent(n int, own, postgres time.Duration) (ownNow, postgresNow time.Duration) {
+	ownNow, postgresNow = w.cpu()
+	return (ownNow - own) * 1000 / time.Duration(n), (postgresNow - postgres) * 1000 / time.Duration(n)
+}
+
 // cpu is what this process and all of the Postgres have spent so far.
-func (w *benchWorld) cpu() time.Duration {
-	var own syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &own)
-	total := time.Duration(own.Utime.Nano() + own.Stime.Nano())
+func (w *benchWorld) cpu() (own, postgres time.Duration) {
+	var usage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	own = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	const tick = 10 * time.Millisecond // USER_HZ is 100 on Linux
 	for _, pid := range w.postgresProcesses() {
 		f := statOf(pid)
@@ -429,9 +439,9 @@ func (w *benchWorld) cpu() time.Duration {
 		if pid == w.postmaster {
 			ticks += number(f[13]) + number(f[14]) // of its children that have ended
 		}
-		total += time.Duration(ticks) * tick
+		postgres += time.Duration(ticks) * tick
 	}
-	return total
+	return own, postgres
 }
 
 func (w *benchWorld) postgresProcesses() []int {
