@@ -203,6 +203,9 @@ type Timings struct {
 type Captured struct {
 	Name  string
 	Value json.RawMessage // JSON; at most testspec.MaxVariableValue bytes
+	// Hidden says that the value is a credential by its name, its origin or its looks: it is for the next steps, and is
+	// shown and stored nowhere.
+	Hidden bool
 }
 
 // Result is how a run ended.

@@ -280,7 +280,7 @@ func (r *runner) capture(ctx context.Context, subject *testspec.Subject, list []
 	for _, c := range list {
 		raw, err := subject.Capture(ctx, c)
 		if err == nil {
-			out.Captures = append(out.Captures, Captured{Name: c.Name, Value: raw})
+			out.Captures = append(out.Captures, Captured{Name: c.Name, Value: raw, Hidden: hidesCapture(c, raw)})
 			continue
 		}
 		if out.Error == nil {

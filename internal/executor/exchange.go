@@ -77,7 +77,7 @@ func (x *exchanging) follow(ctx context.Context) *Error {
 			return &Error{Code: CodeRedirects, Message: fmt.Sprintf("The target redirects more than %d times.", x.spec.RedirectLimit())}
 		}
 		x.redirects = append(x.redirects, Redirect{
-			StatusCode: x.answer.status, URL: clip(x.url.String()), Location: clip(next.String()),
+			StatusCode: x.answer.status, URL: clip(showURL(x.url)), Location: clip(showURL(next)),
 			Duration: x.runner.engine.cfg.Now().Sub(x.started) - x.redirected(),
 		})
 		x.answer.summary.Redirects = x.redirects
@@ -240,7 +240,7 @@ func (x *exchanging) summary(resp *http.Response, trace *tracer) *ResponseSummar
 	s := &ResponseSummary{
 		StatusCode:  resp.StatusCode,
 		HTTPVersion: httpVersion(resp),
-		URL:         clip(x.url.String()),
+		URL:         clip(showURL(x.url)),
 		ContentType: printable(resp.Header.Get("Content-Type")),
 		Redirects:   x.redirects,
 	}

@@ -225,7 +225,7 @@ var credentialHeaders = map[string]bool{
 const hidden = "•••"
 
 func (p *prepared) summary() *RequestSummary {
-	s := &RequestSummary{Method: p.method, URL: p.url.String(), BodySize: int64(len(p.body))}
+	s := &RequestSummary{Method: p.method, URL: showURL(p.url), BodySize: int64(len(p.body))}
 	s.Headers, s.Truncated = headerList(p.header, func(name, value string) string {
 		if credentialHeaders[name] {
 			return hidden

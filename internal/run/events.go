@@ -83,7 +83,7 @@ type StepFinished struct {
 	Error      *Problem      `json:"error,omitempty"`
 }
 
-// StepRequest is what was sent, masked.
+// StepRequest is what was sent; credentials in the query are masked.
 type StepRequest struct {
 	Method   string `json:"method"`
 	URL      string `json:"url"`
@@ -115,7 +115,7 @@ type TLS struct {
 // Redirect is one hop that was followed.
 type Redirect struct {
 	Status int    `json:"status"`
-	URL    string `json:"url"` // that was asked, masked
+	URL    string `json:"url"` // that was asked; credentials in its query are masked
 }
 
 // Timings are the phases of a step's last request. Phases that didn't happen (a connection that was kept) are absent.
@@ -128,14 +128,15 @@ type Timings struct {
 	TotalMs     float64  `json:"totalMs"`
 }
 
-// Capture is a value that a step kept for later steps, masked.
+// Capture is a value that a step kept for later steps; a credential is masked.
 type Capture struct {
 	Name  string          `json:"name"`
 	Value json.RawMessage `json:"value,omitempty"` // a long one is cut and then a string
 	Size  int             `json:"size,omitempty"`  // bytes of the whole value, when it was cut
 }
 
-// Problem is why something could not be done: a stable code, and one sentence that holds no bytes of the target.
+// Problem is why something could not be done: a stable code, and one sentence. It holds no bytes of the target,
+// except where an assertion is false and the sentence is the assertion's own.
 type Problem struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`

@@ -219,8 +219,14 @@ func timingsOf(t executor.Timings) Timings {
 	}
 }
 
-// captured cuts a value down for its event; the whole one lives in the run only.
+// masked stands in events for a value that nobody shall read.
+const masked = `"•••"`
+
+// captured hides a credential and cuts a long value down for its event; the whole one lives in the run only.
 func captured(c executor.Captured) Capture {
+	if c.Hidden {
+		return Capture{Name: c.Name, Value: json.RawMessage(masked)}
+	}
 	if len(c.Value) <= testspec.MaxActual {
 		return Capture{Name: c.Name, Value: c.Value}
 	}

@@ -528,7 +528,7 @@ type AssertionSeverity string
 
 // AssertionResult defines model for AssertionResult.
 type AssertionResult struct {
-	// Actual What came, masked; absent when there was nothing.
+	// Actual What came, cut when it is long; absent when there was nothing.
 	Actual *json.RawMessage `json:"actual,omitempty"`
 
 	// ActualSize Bytes of the whole value as text, when it was cut.
