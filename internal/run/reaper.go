@@ -24,6 +24,9 @@ const (
 	reapEvery   = 10 * time.Second
 	// reapGrace is what a run may take over its own time before the reaper looks at it.
 	reapGrace = 30 * time.Second
+	// regionAway is for how long a region must have been seen without a worker before runs that are late there end. It is
+	// counted by the reaper itself, so that a worker that starts after the reaper finds its runs.
+	regionAway = time.Minute
 	// reapBack is how far back the first look goes: ids of runs are of two days at most when they are requested.
 	reapBack = 72 * time.Hour
 	reapPage = 500
@@ -71,14 +74,15 @@ func isAlive(ctx context.Context, db *postgres.DB, worker string) (alive bool, e
 }
 
 // Reaper looks after runs that nobody ends: it hands out the jobs of lost workers anew, and ends runs that no job stands
-// for any more. Any number of processes may have one.
+// for any more, or that are late in a region that no worker takes runs of. Any number of processes may have one.
 type Reaper struct {
 	DB    *postgres.DB
 	Store *eventstore.Store
 	Now   func() time.Time
 	Log   *slog.Logger
 
-	since uuid.UUID // no run below has no end
+	since uuid.UUID            // no run below has no end
+	away  map[string]time.Time // since when no worker takes the runs of a region; only regions with late runs
 }
 
 // Run reaps every ten seconds until ctx ends.
@@ -135,8 +139,11 @@ func (r *Reaper) release(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// orphan is a run without end that no job stands for.
-type orphan struct{ org, run uuid.UUID }
+// orphan is a run without end that nobody will end: no job stands for it, or nobody takes the jobs of its region.
+type orphan struct {
+	org, run uuid.UUID
+	reason   Reason
+}
 
 func (r *Reaper) orphans(ctx context.Context) (found []orphan, err error) {
 	now := r.Now()
@@ -146,6 +153,11 @@ func (r *Reaper) orphans(ctx context.Context) (found []orphan, err error) {
 	}
 	err = r.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		first := uuid.Nil
+		regions, err := r.regions(ctx, tx, now)
+		if err != nil {
+			return err
+		}
+		defer regions.forget()
 		for {
 			rows, err := rundb.New(tx).ListUnended(ctx, rundb.ListUnendedParams{After: after, Before: floorID(now), MaxRows: reapPage})
 			if err != nil {
@@ -158,15 +170,25 @@ func (r *Reaper) orphans(ctx context.Context) (found []orphan, err error) {
 				first = rows[0].RunID
 			}
 			after = rows[len(rows)-1].RunID
-			late := map[uuid.UUID]uuid.UUID{}
+			late, deserted := map[uuid.UUID]uuid.UUID{}, map[uuid.UUID]bool{}
 			for _, row := range rows {
-				if now.Sub(row.RequestedAt) > time.Duration(row.TimeoutMs)*time.Millisecond+reapGrace {
-					late[row.RunID] = row.OrgID
+				if now.Sub(row.RequestedAt) <= time.Duration(row.TimeoutMs)*time.Millisecond+reapGrace {
+					continue
+				}
+				late[row.RunID] = row.OrgID
+				if regions.away(row.Region) && row.Status == string(Queued) {
+					deserted[row.RunID] = true
 				}
 			}
 			alone, err := withoutJob(ctx, tx, late)
 			if err != nil {
 				return err
+			}
+			for _, o := range alone {
+				delete(deserted, o.run)
+			}
+			for id := range deserted {
+				alone = append(alone, orphan{late[id], id, RegionUnavailable})
 			}
 			found = append(found, alone...)
 			if len(rows) < reapPage {
@@ -177,6 +199,53 @@ func (r *Reaper) orphans(ctx context.Context) (found []orphan, err error) {
 		return nil
 	})
 	return found, err
+}
+
+// regionsSeen are the regions that workers take runs of now.
+type regionsSeen struct {
+	reaper *Reaper
+	now    time.Time
+	alive  map[string]bool
+	asked  map[string]bool
+}
+
+func (r *Reaper) regions(ctx context.Context, tx pgx.Tx, now time.Time) (*regionsSeen, error) {
+	names, err := rundb.New(tx).ListRegions(ctx, interval(silence))
+	if err != nil {
+		return nil, fmt.Errorf("list the regions of workers: %w", err)
+	}
+	seen := &regionsSeen{reaper: r, now: now, alive: map[string]bool{}, asked: map[string]bool{}}
+	for _, name := range names {
+		seen.alive[name] = true
+	}
+	if r.away == nil {
+		r.away = map[string]time.Time{}
+	}
+	return seen, nil
+}
+
+// away says whether the reaper has seen the region without a worker for long enough.
+func (s *regionsSeen) away(region string) bool {
+	s.asked[region] = true
+	if s.alive[region] {
+		delete(s.reaper.away, region)
+		return false
+	}
+	since, known := s.reaper.away[region]
+	if !known {
+		s.reaper.away[region] = s.now
+		return false
+	}
+	return s.now.Sub(since) >= regionAway
+}
+
+// forget drops what is remembered of regions where nothing is late any more.
+func (s *regionsSeen) forget() {
+	for region := range s.reaper.away {
+		if !s.asked[region] {
+			delete(s.reaper.away, region)
+		}
+	}
 }
 
 // before returns where the next look begins: just below the first run without end, or a while back when there is none.
@@ -218,7 +287,7 @@ func withoutJob(ctx context.Context, tx pgx.Tx, runs map[uuid.UUID]uuid.UUID) (a
 	}
 	for id, org := range runs {
 		if !known[id.String()] {
-			alone = append(alone, orphan{org, id})
+			alone = append(alone, orphan{org, id, WorkerLost})
 		}
 	}
 	return alone, nil
@@ -231,9 +300,15 @@ func (r *Reaper) end(ctx context.Context, o orphan) error {
 		if err != nil || p.finished {
 			return err
 		}
+		if o.reason == RegionUnavailable && p.attempt > 0 {
+			return nil // a worker has come after all
+		}
 		lost := AttemptFinished{
-			Attempt: max(p.attempt, 1), Region: p.requested.Region, Status: Inconclusive, Reason: WorkerLost,
-			Error: &Problem{Code: string(WorkerLost), Message: "The worker that executed the run was lost."},
+			Attempt: max(p.attempt, 1), Region: p.requested.Region, Status: Inconclusive, Reason: o.reason,
+			Error: &Problem{Code: string(o.reason), Message: "The worker that executed the run was lost."},
+		}
+		if o.reason == RegionUnavailable {
+			lost.Error.Message = "No worker takes the runs of the region " + p.requested.Region + "."
 		}
 		if p.cancelRequested {
 			lost.Status, lost.Reason, lost.Error = Canceled, OnRequest, nil
@@ -248,7 +323,8 @@ func (r *Reaper) end(ctx context.Context, o orphan) error {
 		if _, err := r.Store.AppendRuns(ctx, tx, endOf(o.org, o.run, p, lost, queued)); err != nil {
 			return err
 		}
-		r.Log.WarnContext(ctx, "a run without a job was ended", slog.Any("run_id", o.run), slog.String("worker", p.worker))
+		r.Log.WarnContext(ctx, "a run that nobody would end was ended", slog.Any("run_id", o.run), slog.String("reason", string(o.reason)),
+			slog.String("worker", p.worker), slog.String("region", p.requested.Region))
 		return nil
 	})
 }

@@ -340,6 +340,40 @@ func TestReaper_endsRunsWithoutAJob(t *testing.T) {
 	assert.Equal(t, []string{run.TypeRequested, run.TypeAttemptFinished, run.TypeFinished}, w.types(t, queued.ID))
 }
 
+func TestReaper_endsLateRunsOfARegionWithoutWorkers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	later := time.Now()
+	reaper := &run.Reaper{DB: w.db, Store: w.Store, Now: func() time.Time { return later }, Log: w.Log}
+	test := w.test(t, w.get("/a"), `"timeout": "10s"`)
+	w.beat(t, "a", 0)
+	here, there := w.begin(t, test, run.StartInput{}), w.begin(t, test, run.StartInput{Regions: []string{"nowhere"}})
+	look := func(at time.Duration, want run.Status) {
+		t.Helper()
+		later = time.Now().Add(at)
+		require.NoError(t, reaper.Once(t.Context()))
+		got, err := w.Get(w.ctx, w.org, there.ID)
+		require.NoError(t, err)
+		assert.Equal(t, want, got.Status, "after %s", at)
+		got, err = w.Get(w.ctx, w.org, here.ID)
+		require.NoError(t, err)
+		assert.Equal(t, run.Queued, got.Status, "a worker of its region lives and will come to it")
+	}
+	look(30*time.Second, run.Queued)
+	look(50*time.Second, run.Queued)
+	look(100*time.Second, run.Queued)
+	look(115*time.Second, run.Inconclusive)
+	got, err := w.Get(w.ctx, w.org, there.ID)
+	require.NoError(t, err)
+	assert.Equal(t, run.RegionUnavailable, got.Reason)
+	assert.Contains(t, got.Error.Message, "nowhere")
+
+	// Its job is still there; a worker that comes at last sends nothing.
+	n := w.newWorker(t, "b")
+	require.NoError(t, n.worker.Work(t.Context(), w.job(t, there.ID, 1)))
+	assert.Equal(t, []string{run.TypeRequested, run.TypeAttemptFinished, run.TypeFinished}, w.types(t, there.ID))
+}
+
 func TestQueue_everyKindGoesThroughTheWorkingClient(t *testing.T) {
 	t.Parallel()
 	w, n := up(t)

@@ -49,5 +49,5 @@ WHERE org_id = @org_id AND run_id = @run_id AND step = @step AND attempt = @atte
 
 -- Runs that were requested in the interval and have no end, oldest first, across all organizations.
 -- name: ListUnended :many
-SELECT run_id, org_id, requested_at, timeout_ms FROM runs
+SELECT run_id, org_id, requested_at, timeout_ms, region, status FROM runs
 WHERE run_id > @after AND run_id < @before AND finished_at IS NULL ORDER BY run_id LIMIT @max_rows;

@@ -11,3 +11,6 @@ SELECT EXISTS (SELECT FROM run_workers WHERE worker_id = @worker_id AND seen_at 
 
 -- name: ForgetWorkers :exec
 DELETE FROM run_workers WHERE seen_at < clock_timestamp() - @silence::interval;
+
+-- name: ListRegions :many
+SELECT DISTINCT unnest(regions)::text AS region FROM run_workers WHERE seen_at > clock_timestamp() - @silence::interval;

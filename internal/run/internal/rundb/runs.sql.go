@@ -325,7 +325,7 @@ func (q *Queries) ListSuite(ctx context.Context, arg ListSuiteParams) ([]Run, er
 }
 
 const listUnended = `-- name: ListUnended :many
-SELECT run_id, org_id, requested_at, timeout_ms FROM runs
+SELECT run_id, org_id, requested_at, timeout_ms, region, status FROM runs
 WHERE run_id > $1 AND run_id < $2 AND finished_at IS NULL ORDER BY run_id LIMIT $3
 `
 
@@ -340,6 +340,8 @@ type ListUnendedRow struct {
 	OrgID       uuid.UUID
 	RequestedAt time.Time
 	TimeoutMs   float64
+	Region      string
+	Status      string
 }
 
 // Runs that were requested in the interval and have no end, oldest first, across all organizations.
@@ -357,6 +359,8 @@ func (q *Queries) ListUnended(ctx context.Context, arg ListUnendedParams) ([]Lis
 			&i.OrgID,
 			&i.RequestedAt,
 			&i.TimeoutMs,
+			&i.Region,
+			&i.Status,
 		); err != nil {
 			return nil, err
 		}

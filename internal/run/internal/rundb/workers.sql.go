@@ -52,6 +52,30 @@ func (q *Queries) IsAlive(ctx context.Context, arg IsAliveParams) (bool, error) 
 	return alive, err
 }
 
+const listRegions = `-- name: ListRegions :many
+SELECT DISTINCT unnest(regions)::text AS region FROM run_workers WHERE seen_at > clock_timestamp() - $1::interval
+`
+
+func (q *Queries) ListRegions(ctx context.Context, silence pgtype.Interval) ([]string, error) {
+	rows, err := q.db.Query(ctx, listRegions, silence)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var region string
+		if err := rows.Scan(&region); err != nil {
+			return nil, err
+		}
+		items = append(items, region)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const signOff = `-- name: SignOff :exec
 DELETE FROM run_workers WHERE worker_id = $1
 `
