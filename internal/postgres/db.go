@@ -8,10 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"regexp"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -176,12 +180,63 @@ func milliseconds(d time.Duration) string { return fmt.Sprintf("%d", d.Milliseco
 // ErrNotMigrated says that the database has none of TestFlow's roles yet: run `testflow migrate up`.
 var ErrNotMigrated = errors.New("the database is not set up: run `testflow migrate up`")
 
-// explainConnect turns "role does not exist" into ErrNotMigrated.
+// explainConnect turns "role does not exist" into ErrNotMigrated, and anything else that keeps us from connecting into
+// one line that says what to do.
 func explainConnect(err error) error {
-	switch SQLState(err) {
-	case "22023": // invalid value for parameter "role"
+	if SQLState(err) == "22023" { // invalid value for parameter "role"
 		return fmt.Errorf("%w (%w)", ErrNotMigrated, err)
-	default:
+	}
+	var ce *pgconn.ConnectError
+	if !errors.As(err, &ce) || ce.Config == nil {
 		return err
 	}
+	return &connectError{text: connectText(ce), err: err}
+}
+
+// connectError is err in other words.
+type connectError struct {
+	text string
+	err  error
+}
+
+func (e *connectError) Error() string { return e.text }
+func (e *connectError) Unwrap() error { return e.err }
+
+func connectText(ce *pgconn.ConnectError) string {
+	c := ce.Config
+	server := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
+	switch SQLState(ce) {
+	case "":
+	case "3D000":
+		return fmt.Sprintf("the server %s has no database %q: create it (createdb), or correct DATABASE_URL", server, c.Database)
+	case "28P01", "28000":
+		return fmt.Sprintf("the server %s doesn't let user %q in (%s): correct DATABASE_URL", server, c.User, serverSays(ce))
+	case "53300":
+		return fmt.Sprintf("the server %s has no connection left (%s): raise its max_connections, or lower TESTFLOW_DB_MAX_CONNS", server, serverSays(ce))
+	default:
+		return fmt.Sprintf("the server %s refuses the connection (%s)", server, serverSays(ce))
+	}
+	var (
+		dns *net.DNSError
+		op  *net.OpError
+	)
+	switch {
+	case errors.As(ce, &dns):
+		return fmt.Sprintf("the database's host %q is not known (%s): correct DATABASE_URL", c.Host, dns.Err)
+	case errors.Is(ce, context.DeadlineExceeded):
+		return fmt.Sprintf("the database at %s doesn't answer in time: start it, or correct DATABASE_URL", server)
+	case errors.As(ce, &op):
+		return fmt.Sprintf("the database at %s doesn't answer (%s): start it, or correct DATABASE_URL", server, op.Err)
+	default:
+		return strings.Join(strings.Fields(ce.Error()), " ")
+	}
+}
+
+// serverSays is the server's own message.
+func serverSays(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Message
+	}
+	return "no message"
 }

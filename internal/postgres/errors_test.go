@@ -2,6 +2,8 @@ package postgres_test
 
 import (
 	"context"
+	"log/slog"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +43,34 @@ func TestErrors_areToldApart(t *testing.T) {
 	assert.True(t, postgres.IsNoRows(err))
 	assert.False(t, postgres.IsUnavailable(err))
 	assert.False(t, postgres.IsUnknownOutcome(err))
+}
+
+func TestMigrate_saysInOneLineWhyItCannotConnect(t *testing.T) {
+	t.Parallel()
+	known, err := url.Parse(things(t).URL)
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		change func(u *url.URL)
+		says   string
+	}{
+		"nobody listens":      {func(u *url.URL) { u.Host = "127.0.0.1:1" }, "127.0.0.1:1 doesn't answer"},
+		"no such host":        {func(u *url.URL) { u.Host = "nobody.invalid" }, `"nobody.invalid" is not known`},
+		"no such database":    {func(u *url.URL) { u.Path = "/nothing_here" }, `no database "nothing_here"`},
+		"no such user either": {func(u *url.URL) { u.User = url.UserPassword("stranger", "TFCANARY") }, `doesn't let user "stranger" in`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := *known
+			c.change(&u)
+			err := postgres.Migrate(t.Context(), postgres.MigrateConfig{URL: u.String(), RolePrefix: "tftest", Logger: slog.New(slog.DiscardHandler)})
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), c.says)
+			assert.Contains(t, err.Error(), "DATABASE_URL", "what to do")
+			assert.NotContains(t, err.Error(), "\n")
+			assert.NotContains(t, err.Error(), "TFCANARY")
+			assert.True(t, postgres.IsConnect(err))
+		})
+	}
 }
 
 func TestErrors_ofTheConnection(t *testing.T) {

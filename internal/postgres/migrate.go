@@ -353,7 +353,7 @@ func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	tuneConn(cc, "testflow migrate")
 	conn, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
+		return nil, explainConnect(err)
 	}
 	return conn, nil
 }
