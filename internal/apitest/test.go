@@ -116,7 +116,7 @@ func show(projectID uuid.UUID, stored []byte) (json.RawMessage, error) {
 
 func checkVersion(actual int, expected *int) error {
 	if expected != nil && *expected != actual {
-		return fault.New(fault.Precondition, "precondition.failed", "The test is at version %d, not %d: read it again.", actual, *expected)
+		return fault.New(fault.Precondition, "precondition.failed", "The test is at version %d by now: read it again.", actual)
 	}
 	return nil
 }

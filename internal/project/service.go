@@ -175,7 +175,7 @@ func notFound(err error, noun string) error {
 
 func checkVersion(noun string, actual int, expected *int) error {
 	if expected != nil && *expected != actual {
-		return fault.New(fault.Precondition, "precondition.failed", "The %s is at version %d, not %d: read it again.", noun, actual, *expected)
+		return fault.New(fault.Precondition, "precondition.failed", "The %s is at version %d by now: read it again.", noun, actual)
 	}
 	return nil
 }
