@@ -61,8 +61,6 @@ var plan = []room{
 	// wiring: may see every room; the commands see wiring alone
 	{"app", nil},
 	{"cmd", []string{"app"}},
-	// keeps go.mod whole while rooms are being built; imports libraries only
-	{"deps", []string{}},
 }
 
 // owners says which rooms may use a library, packages below it included. A library that is not named is free.
@@ -209,9 +207,6 @@ func inspect(root fs.FS) (offences []string, files int, err error) {
 
 // offence says what is wrong with r importing imp, "" when nothing is.
 func offence(r room, imp string) string {
-	if r.name == "deps" {
-		return ""
-	}
 	if inside, ours := strings.CutPrefix(imp, module); ours {
 		to := roomOf(inside + "/x.go")
 		switch {
