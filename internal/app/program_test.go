@@ -22,13 +22,16 @@ import (
 	"github.com/testflow/testflow/internal/postgres/pgtest"
 )
 
+// binaryDir is where binary has built, "" when no test needed it.
+var binaryDir string
+
 // binary builds the program once for all tests, with the points at which it can be made to die.
 var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "testflow-program-")
-	if err != nil {
+	var err error
+	if binaryDir, err = os.MkdirTemp("", "testflow-program-"); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "testflow")
+	path := filepath.Join(binaryDir, "testflow")
 	build := exec.Command("go", "build", "-tags", "faultpoints", "-o", path, "../../cmd/testflow")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -39,8 +42,8 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	if binaryDir != "" {
+		_ = os.RemoveAll(binaryDir)
 	}
 	os.Exit(code)
 }
