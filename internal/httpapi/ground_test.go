@@ -2,7 +2,9 @@ package httpapi_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -299,4 +301,24 @@ func TestCursors(t *testing.T) {
 		assert.Contains(t, got.faults(), "cursor", name)
 	}
 	assert.Equal(t, 200, w.do(call{method: "GET", path: "/api/projects?limit=5&cursor=" + cursor, as: "viewer-a"}).status)
+}
+
+func TestHead_isAGetWithoutItsBody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	server := httptest.NewServer(w.server.Handler())
+	defer server.Close()
+	for path, want := range map[string]int{"/livez": 200, "/readyz": 200, "/api-docs": 200, "/api/projects": 200, "/api/nothing": 404, "/api/auth/login": 405} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, server.URL+path, nil)
+		require.NoError(t, err)
+		r.Header.Set("Authorization", "Bearer "+w.tokens["admin-a"])
+		got, err := server.Client().Do(r)
+		require.NoError(t, err)
+		body, err := io.ReadAll(got.Body)
+		require.NoError(t, err)
+		require.NoError(t, got.Body.Close())
+		assert.Equal(t, want, got.StatusCode, path)
+		assert.Empty(t, body, path)
+		assert.NotEmpty(t, got.Header.Get("X-Request-Id"), path)
+	}
 }

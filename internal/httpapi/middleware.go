@@ -63,6 +63,19 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
+// headAsGet answers HEAD wherever there is a GET, as every server must (RFC 9110): load balancers ask /readyz so. The
+// connection still knows the method and sends no body. The live stream is left out: only a GET opens a socket.
+func headAsGet(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead && r.URL.Path != "/api/live" {
+			get := *r
+			get.Method = http.MethodGet
+			r = &get
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // requestID takes a sane id of the client's and makes one otherwise. A sane one can stand in a log and in a URL.
 func (s *Server) requestID(r *http.Request) string {
 	id := r.Header.Get(headerRequestID)

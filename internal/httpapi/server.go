@@ -137,7 +137,7 @@ func New(deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s.http = &http.Server{
-		Handler:           s.echo,
+		Handler:           s.Handler(),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
@@ -163,7 +163,7 @@ func (s *Server) use() {
 }
 
 // Handler returns the door as a handler.
-func (s *Server) Handler() http.Handler { return s.echo }
+func (s *Server) Handler() http.Handler { return headAsGet(s.echo) }
 
 // Serve answers on the listener until Shutdown; it returns nil then.
 func (s *Server) Serve(l net.Listener) error {
