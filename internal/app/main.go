@@ -101,7 +101,7 @@ func (t terminal) fail(ctx context.Context, err error) int {
 
 // logger writes to standard error: coloured lines on a terminal, JSON elsewhere, unless LOG_FORMAT says otherwise.
 func (t terminal) logger(c config.Log) *slog.Logger {
-	var h slog.Handler = slog.NewJSONHandler(t.err, &slog.HandlerOptions{Level: c.Level})
+	var h slog.Handler = slog.NewJSONHandler(t.err, &slog.HandlerOptions{Level: c.Level, ReplaceAttr: readable})
 	if c.Format == "text" || (c.Format != "json" && t.color) {
 		h = tint.NewTextHandler(t.err, &tint.Options{Level: c.Level, TimeFormat: "15:04:05.000", NoColor: !t.color})
 	}
@@ -109,6 +109,14 @@ func (t terminal) logger(c config.Log) *slog.Logger {
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(slog.NewLogLogger(h, slog.LevelDebug).Writer())
 	return slog.New(h)
+}
+
+// readable writes durations with their unit; JSON would have them as nanoseconds that don't say so.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		return slog.String(a.Key, a.Value.Duration().String())
+	}
+	return a
 }
 
 func (t terminal) printf(format string, args ...any) { _, _ = fmt.Fprintf(t.out, format, args...) }

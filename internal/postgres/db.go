@@ -184,7 +184,7 @@ var ErrNotMigrated = errors.New("the database is not set up: run `testflow migra
 // one line that says what to do.
 func explainConnect(err error) error {
 	if SQLState(err) == "22023" { // invalid value for parameter "role"
-		return fmt.Errorf("%w (%w)", ErrNotMigrated, err)
+		return &connectError{text: ErrNotMigrated.Error(), err: errors.Join(ErrNotMigrated, err)}
 	}
 	var ce *pgconn.ConnectError
 	if !errors.As(err, &ce) || ce.Config == nil {
