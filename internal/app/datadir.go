@@ -53,6 +53,8 @@ func (d *dataDir) secrets() (s ownSecrets, made bool, err error) {
 			return s, false, fmt.Errorf("%s is damaged; put its backup back (without it, what is sealed in the database cannot be opened)", path)
 		}
 		return s, false, nil
+	case errors.Is(err, fs.ErrPermission):
+		return s, false, fmt.Errorf("%s belongs to another user (%w); start as that user, or set TESTFLOW_DATA_DIR to a folder of your own", path, cause(err))
 	case !errors.Is(err, fs.ErrNotExist):
 		return s, false, fmt.Errorf("read %s: %w", path, cause(err))
 	}
@@ -71,7 +73,7 @@ func (d *dataDir) secrets() (s ownSecrets, made bool, err error) {
 func writeSynced(path string, content []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, cause(err))
+		return fmt.Errorf("the data directory %s cannot be written (%w); set TESTFLOW_DATA_DIR to a folder that you may write to", filepath.Dir(path), cause(err))
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // gone after the rename, and then it fails
 	_, err = f.Write(content)
