@@ -64,7 +64,7 @@ END $$;
 CREATE FUNCTION es.append_runs(p_org uuid[], p_run uuid[], p_version int[], p_type smallint[], p_schema smallint[],
      p_project uuid[], p_test uuid[], p_environment uuid[], p_region text[], p_status text[], p_duration int[], p_ok boolean[], p_data jsonb[])
 RETURNS TABLE (o_run uuid, o_version int, o_position bigint, o_recorded timestamptz) LANGUAGE plpgsql VOLATILE AS $$
-DECLARE bad uuid; today date := (now() AT TIME ZONE 'UTC')::date; nil constant uuid := '00000000-0000-0000-0000-000000000000';
+DECLARE bad uuid; ended uuid[]; today date := (now() AT TIME ZONE 'UTC')::date; nil constant uuid := '00000000-0000-0000-0000-000000000000';
 BEGIN
   -- only a new run needs a fresh id; an open one may end days later
   SELECT t.run INTO bad FROM unnest(p_run, p_version) AS t (run, ver)
@@ -72,6 +72,13 @@ BEGIN
   IF FOUND THEN
     RAISE EXCEPTION 'run % is not of these days', bad USING ERRCODE = 'TF422';
   END IF;
+  -- Which runs have their end, for first events alone: a lookup by the primary key in a statement of its own, since a
+  -- join in the insert would cost every row as much as storing it.
+  SELECT coalesce(array_agg(t.run), '{}') INTO ended
+    FROM unnest(p_org, p_run, p_version) AS t (org, run, ver)
+   CROSS JOIN LATERAL (SELECT FROM es.run_event f
+            WHERE f.org_id = t.org AND f.stream_id = t.run AND f.version = 2147483647 AND f.bucket = es.uuid7_day(t.run) LIMIT 1) AS finished
+   WHERE t.ver % 100000 = 1 AND t.ver > 100000;
   PERFORM es.enter();              -- before the first nextval of the transaction
   RETURN QUERY
   INSERT INTO es.run_event (position, version, bucket, type_id, schema_ver, duration_us, ok, org_id, stream_id, project_id, test_id, environment_id, region, status, data)
@@ -79,12 +86,7 @@ BEGIN
            nullif(t.project, nil), nullif(t.test, nil), nullif(t.env, nil), nullif(t.region, ''), nullif(t.status, ''), t.d
       FROM unnest(p_org, p_run, p_version, p_type, p_schema, p_project, p_test, p_environment, p_region, p_status, p_duration, p_ok, p_data)
            AS t (org, run, ver, typ, sch, project, test, env, region, status, dur, ok, d)
-      LEFT JOIN LATERAL (            -- a lookup by the primary key, for first events alone
-           SELECT true AS ended FROM es.run_event f
-            WHERE t.ver % 100000 = 1 AND t.ver > 100000
-              AND f.org_id = t.org AND f.stream_id = t.run AND f.version = 2147483647 AND f.bucket = es.uuid7_day(t.run)
-            LIMIT 1) AS finished ON true
-     WHERE finished.ended IS NULL
+     WHERE NOT (t.ver % 100000 = 1 AND t.ver > 100000 AND t.run = ANY (ended))
      ORDER BY t.run, t.ver         -- one order for all, so that two batches with the same runs cannot deadlock
     ON CONFLICT DO NOTHING
     RETURNING run_event.stream_id, run_event.version, run_event.position, run_event.recorded_at;
