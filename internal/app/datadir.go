@@ -69,6 +69,16 @@ func (d *dataDir) secrets() (s ownSecrets, made bool, err error) {
 	return s, true, writeSynced(path, append(raw, '\n'))
 }
 
+// prepare makes the keys where there is no database yet. A command that makes a database without them would leave a
+// directory that `up` takes for one that has lost its keys. Where there is a database, its keys are none of its business.
+func (d *dataDir) prepare() error {
+	if _, err := os.Stat(filepath.Join(d.path, "postgres")); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	_, _, err := d.secrets()
+	return err
+}
+
 // writeSynced writes a file that only its owner may read, whole or not at all, and onto the disk.
 func writeSynced(path string, content []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")

@@ -43,3 +43,19 @@ func TestSecrets_ofAnotherUserSayWhatToDo(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrPermission)
 	assert.Contains(t, err.Error(), "TESTFLOW_DATA_DIR")
 }
+
+func TestPrepare_makesKeysBeforeADatabaseAndNeverBesideOne(t *testing.T) {
+	t.Parallel()
+	fresh := &dataDir{path: t.TempDir()}
+	require.NoError(t, fresh.prepare())
+	require.NoError(t, os.Mkdir(filepath.Join(fresh.path, "postgres"), 0o700))
+	_, made, err := fresh.secrets()
+	require.NoError(t, err, "up takes the directory that another command began")
+	assert.False(t, made)
+
+	lost := &dataDir{path: t.TempDir()}
+	require.NoError(t, os.Mkdir(filepath.Join(lost.path, "postgres"), 0o700))
+	require.NoError(t, lost.prepare(), "a database without its keys can still be examined")
+	_, _, err = lost.secrets()
+	require.Error(t, err, "and gets no new ones")
+}

@@ -145,6 +145,9 @@ func withDatabase(ctx context.Context, t terminal, fn func(ctx context.Context, 
 	if err != nil {
 		return err
 	}
+	if err := dir.prepare(); err != nil {
+		return err
+	}
 	server, err := ownPostgres(ctx, c, dir, log)
 	if err != nil {
 		return inUse(err)
