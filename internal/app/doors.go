@@ -36,6 +36,7 @@ func (p *platform) buildDoors(ctx context.Context) error {
 	if p.live, err = realtime.New(p.liveConfig(cursors)); err != nil {
 		return err
 	}
+	p.measure()
 	c, l := p.cfg.Server, p.cfg.Limits
 	p.door, err = httpapi.New(httpapi.Deps{
 		Orgs: p.orgs, Projects: p.projects, Tests: p.tests, Runs: p.runs, Analytics: p.analytics, Audit: p.audit,

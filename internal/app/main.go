@@ -39,6 +39,8 @@ type grammar struct {
 	Health      healthCommand      `cmd:"" help:"Ask a server whether it is ready: exit code 0 when it is, 3 when it isn't."`
 	Config      configCommand      `cmd:"" help:"Print every setting: its name, what it does, its default and its value."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // Main runs the command line and returns the exit code. ctx ends with the first interrupt.
@@ -52,6 +54,7 @@ func Main(ctx context.Context, args []string, stdout, stderr *os.File) int {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exit = code }),
 		kong.UsageOnError(),
+		kong.Vars{"version": "testflow " + version()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(t, cli.NewEnv(stdout, stderr, os.Getenv, time.Now)),

@@ -2,9 +2,11 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/testflow/testflow/internal/account"
 	"github.com/testflow/testflow/internal/auth"
+	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/httpapi/internal/oapi"
 	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/vault"
@@ -12,6 +14,20 @@ import (
 
 // clientOf is where a request comes from.
 func clientOf(ctx context.Context) account.Client { return account.ClientOf(auth.From(ctx)) }
+
+// registrationFaults returns what org finds wrong with a registration whose shape has faults already, so that one answer
+// names them all. A field of another type has its fault and counts as empty.
+func (s *Server) registrationFaults(body []byte) []fault.Field {
+	var fields map[string]any
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return nil // that it is no object has been said
+	}
+	of := func(name string) string { v, _ := fields[name].(string); return v }
+	return s.deps.Orgs.CheckSignUp(org.SignUpInput{
+		Registration:     account.Registration{Email: of("email"), Name: of("name"), Password: vault.NewSecret(of("password"))},
+		OrganizationName: of("organizationName"),
+	})
+}
 
 // Register answers POST /api/auth/register.
 func (a *api) Register(ctx context.Context, req oapi.RegisterRequestObject) (oapi.RegisterResponseObject, error) {

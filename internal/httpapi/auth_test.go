@@ -84,3 +84,13 @@ func TestOrganizations_overHTTP(t *testing.T) {
 	assert.Equal(t, 200, w.do(call{method: "GET", path: "/api/projects", as: "admin-a", header: map[string]string{"X-Organization-Id": made.id()}}).status)
 	assert.Equal(t, 404, w.do(call{method: "GET", path: "/api/projects", as: "admin-a", header: map[string]string{"X-Organization-Id": w.orgB.String()}}).status)
 }
+
+func TestRegister_namesAllFaultsInOneAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	got := w.do(call{method: "POST", path: "/api/auth/register", body: `{"email":"nobody","password":"short","name":7,"organizationName":" ","admin":true}`})
+	require.Equal(t, 422, got.status, got.text)
+	for _, place := range []string{"/email", "/password", "/name", "/organizationName", "/admin"} {
+		require.Contains(t, got.faults(), place, got.text)
+	}
+}

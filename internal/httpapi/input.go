@@ -77,6 +77,9 @@ func (s *Server) checkInput(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 			faults = append(faults, more...)
 		}
+		if r.op.id == "register" {
+			faults = append(faults, s.registrationFaults(body)...)
+		}
 		return invalid(sortFields(faults))
 	}
 }

@@ -43,17 +43,12 @@ func (s *Service) SignUp(ctx context.Context, in SignUpInput, from account.Clien
 	if err := s.mayRegister(ctx, in.SetupToken.Reveal()); err != nil {
 		return SignedIn{}, err
 	}
-	faults := s.Accounts.Check(in.Registration)
+	if faults := s.CheckSignUp(in); len(faults) > 0 {
+		return SignedIn{}, account.Invalid(faults)
+	}
 	name := defaultName
 	if in.OrganizationName != "" {
-		clean, problem := account.CleanName(in.OrganizationName)
-		if problem != "" {
-			faults = append(faults, fault.Field{Pointer: "/organizationName", Detail: problem})
-		}
-		name = clean
-	}
-	if len(faults) > 0 {
-		return SignedIn{}, account.Invalid(faults)
+		name, _ = account.CleanName(in.OrganizationName) // found good
 	}
 	candidate, err := s.Accounts.Prepare(ctx, in.Registration)
 	if err != nil {
@@ -79,6 +74,17 @@ func (s *Service) SignUp(ctx context.Context, in SignUpInput, from account.Clien
 		return SignedIn{}, err
 	}
 	return out, nil
+}
+
+// CheckSignUp returns all that is wrong with the input, with pointers into the API's body; none = it is good.
+func (s *Service) CheckSignUp(in SignUpInput) []fault.Field {
+	faults := s.Accounts.Check(in.Registration)
+	if in.OrganizationName != "" {
+		if _, problem := account.CleanName(in.OrganizationName); problem != "" {
+			faults = append(faults, fault.Field{Pointer: "/organizationName", Detail: problem})
+		}
+	}
+	return faults
 }
 
 // mayRegister says whether somebody may register at all, before anything costly is done for them.
