@@ -208,7 +208,13 @@ func TestDoor_socketsOfAUser_areCounted(t *testing.T) {
 		f, err := c.Next(t.Context())
 		return err == nil && f.Type == "subscribed"
 	}, 5*time.Second, 20*time.Millisecond, "a place is free again")
-	w.client(t, other)
+	require.Eventually(t, func() bool { // those that were turned down may still be closing
+		c, err := livetest.Dial(t.Context(), w.http.URL, livetest.Options{Token: other, Check: honours})
+		if err == nil {
+			t.Cleanup(c.Close)
+		}
+		return err == nil
+	}, 5*time.Second, 20*time.Millisecond, "the last place is free")
 	require.Equal(t, 503, refused(t, w, "/api/live", nil), "the node is full")
 }
 
