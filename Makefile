@@ -55,6 +55,14 @@ test/race: ## The same under the race detector (slower; needs a C compiler)
 	@command -v $${CC:-cc} >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || { echo "make test/race: the race detector needs a C compiler; install gcc or clang" >&2; exit 2; }
 	@CGO_ENABLED=1 $(WITH_POSTGRES) $(GOTEST) -race -timeout 30m $(TESTFLAGS) $(PKG)
 
+.PHONY: attack
+attack: ## Run the attacks: every test that plays an intruder (TestAttack…), against a real Postgres
+	@$(WITH_POSTGRES) $(GOTEST) -timeout $(TEST_TIMEOUT) -run '^TestAttack' $(TESTFLAGS) $(PKG)
+
+.PHONY: guards
+guards: ## Take each guard of .ci/guards away in turn and see its attack succeed: make guards GUARD=regexp
+	@$(WITH_POSTGRES) $(GO) run ./internal/app/guards -run '$(GUARD)' $(ARGS)
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Look for mistakes and wrong formatting (golangci-lint with gofumpt; first time: minutes to build it)
 	@$(GOLANGCI_LINT) run --allow-parallel-runners $(PKG)
