@@ -43,7 +43,7 @@ func TestPermissions_eachStandsOnceAndRolesAreCumulative(t *testing.T) {
 		}
 	}
 	require.Equal(t, len(Grants())+2, strings.Count(Markdown(), "\n"))
-	require.Contains(t, Markdown(), "| `org.manage` | rename and delete the organization | ✓ |  |  |  |\n")
+	require.Contains(t, Markdown(), "| `org.manage` | rename the organization and hand it over to another admin | ✓ |  |  |  |\n")
 }
 
 func TestRequire(t *testing.T) {
@@ -64,6 +64,10 @@ func TestRequire(t *testing.T) {
 		"no role":             {Principal{Kind: User, OrgID: mine}, mine, OrgRead, fault.Forbidden},
 		"operator is no role": {Principal{Kind: User, OrgID: mine, Operator: true}, mine, OrgRead, fault.Forbidden},
 		"system":              {Principal{Kind: System}, foreign, OrgManage, ""},
+		"frozen, reads":       {Principal{Kind: User, OrgID: mine, Role: Admin, Frozen: true}, mine, AuditRead, ""},
+		"frozen, restores":    {Principal{Kind: User, OrgID: mine, Role: Admin, Frozen: true}, mine, OrgDelete, ""},
+		"frozen, writes":      {Principal{Kind: User, OrgID: mine, Role: Admin, Frozen: true}, mine, TestWrite, fault.Conflict},
+		"frozen, executes":    {Principal{Kind: APIKey, OrgID: mine, Role: Developer, Frozen: true}, mine, RunExecute, fault.Conflict},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

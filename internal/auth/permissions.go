@@ -48,6 +48,7 @@ type Permission string
 const (
 	OrgRead          Permission = "org.read"
 	OrgManage        Permission = "org.manage"
+	OrgDelete        Permission = "org.delete"
 	MembersRead      Permission = "members.read"
 	MembersManage    Permission = "members.manage"
 	KeyRead          Permission = "key.read"
@@ -74,6 +75,10 @@ const (
 	AuditRead        Permission = "audit.read"
 )
 
+// WhileFrozen reports whether the permission holds in an organization that is going to be erased: it can be read, and be
+// restored, and nothing else in it changes.
+func (p Permission) WhileFrozen() bool { return strings.HasSuffix(string(p), ".read") || p == OrgDelete }
+
 // Grant is one line of the permission table: the lowest role that has the permission, and what it allows.
 type Grant struct {
 	Permission Permission
@@ -84,7 +89,8 @@ type Grant struct {
 // table is the permission table, the only one. openapi.yaml and docs are held to it by a test.
 var table = []Grant{
 	{OrgRead, Viewer, "see the organization"},
-	{OrgManage, Admin, "rename and delete the organization"},
+	{OrgManage, Admin, "rename the organization and hand it over to another admin"},
+	{OrgDelete, Admin, "delete the organization, and restore it until it is erased"},
 	{MembersRead, Viewer, "see who is a member"},
 	{MembersManage, Manager, "invite members, change roles and remove members; a manager only those below admin"},
 	{KeyRead, Manager, "see API keys and their usage"},

@@ -31,6 +31,7 @@ type Principal struct {
 	Role      Role      // in that organization; empty without one
 	SessionID uuid.UUID // the sign-in that the access token belongs to; uuid.Nil for everything but a User
 	Operator  bool      // the installation's operator, which is no role of an organization
+	Frozen    bool      // the organization is going to be erased: whoever makes a Principal of an organization sets it
 
 	Address string // remote IP address, without port; may be empty
 	Agent   string // User-Agent; may be empty
@@ -57,7 +58,7 @@ func (p Principal) May(perm Permission) bool {
 	if p.Kind == System {
 		return true
 	}
-	return p.Kind != "" && p.OrgID != uuid.Nil && p.Role.May(perm)
+	return p.Kind != "" && p.OrgID != uuid.Nil && p.Role.May(perm) && (!p.Frozen || perm.WhileFrozen())
 }
 
 type contextKey struct{}
@@ -76,6 +77,7 @@ func From(ctx context.Context) Principal {
 // Require returns the principal of ctx if it has the permission in the organization. Otherwise: nobody is
 // fault.Unauthenticated; another organization's principal gets fault.NotFound, since that organization doesn't exist for
 // it; a role that falls short is fault.Forbidden, and so is a request of somebody who acts in no organization (uuid.Nil).
+// In an organization that is going to be erased all but reading and restoring is fault.Conflict.
 func Require(ctx context.Context, orgID uuid.UUID, perm Permission) (Principal, error) {
 	p := From(ctx)
 	switch {
@@ -89,6 +91,8 @@ func Require(ctx context.Context, orgID uuid.UUID, perm Permission) (Principal, 
 		return Principal{}, fault.New(fault.NotFound, "org.not_found", "There is no such organization.")
 	case !p.Role.May(perm):
 		return Principal{}, fault.New(fault.Forbidden, "auth.forbidden", "Your role %s lacks the permission %s.", p.Role, perm)
+	case p.Frozen && !perm.WhileFrozen():
+		return Principal{}, Frozen()
 	}
 	return p, nil
 }
@@ -117,6 +121,11 @@ func RequireOperator(ctx context.Context) (Principal, error) {
 		return Principal{}, fault.New(fault.Forbidden, "auth.operator_required", "Only the operator of this installation can do this.")
 	}
 	return p, nil
+}
+
+// Frozen returns the fault for a change in an organization that is going to be erased.
+func Frozen() *fault.Error {
+	return fault.New(fault.Conflict, "org.frozen", "This organization is going to be deleted, and until then nothing in it changes: an admin can restore it.")
 }
 
 // Unauthenticated returns the fault for a request without credentials.

@@ -62,11 +62,11 @@ func (s *Service) look(ctx context.Context, p auth.Principal) (auth.Principal, e
 	if err != nil {
 		return auth.Principal{}, fmt.Errorf("look up session: %w", err)
 	}
-	p.Operator, p.Role = row.Operator, ""
+	p.Operator, p.Role, p.Frozen = row.Operator, "", false
 	if row.Role == nil {
 		p.OrgID = uuid.Nil
 		return p, nil
 	}
-	p.Role = auth.Role(*row.Role)
+	p.Role, p.Frozen = auth.Role(*row.Role), row.Frozen
 	return p, nil
 }

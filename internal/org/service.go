@@ -249,14 +249,14 @@ func (s *Service) change(ctx context.Context, id uuid.UUID, expected *int, who a
 func (s *Service) require(ctx context.Context, id uuid.UUID, perm auth.Permission) (auth.Principal, error) {
 	who := auth.From(ctx)
 	if who.Kind == auth.User && who.OrgID != id {
-		role, err := orgdb.New(s.DB.System).GetRole(ctx, orgdb.GetRoleParams{OrgID: id, AccountID: who.AccountID})
+		row, err := orgdb.New(s.DB.System).GetRole(ctx, orgdb.GetRoleParams{OrgID: id, AccountID: who.AccountID})
 		if errors.Is(err, pgx.ErrNoRows) {
 			return auth.Principal{}, notFound()
 		}
 		if err != nil {
 			return auth.Principal{}, fmt.Errorf("read role: %w", err)
 		}
-		who.OrgID, who.Role = id, auth.Role(role)
+		who.OrgID, who.Role, who.Frozen = id, auth.Role(row.Role), row.Frozen
 	}
 	return auth.Require(auth.With(ctx, who), id, perm)
 }

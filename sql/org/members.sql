@@ -3,14 +3,16 @@
 
 -- name: Authenticate :one
 -- No row: the session has ended. No role: the account is not a member of the organization.
-SELECT a.operator, m.role
+SELECT a.operator, m.role, (o.erase_at IS NOT NULL)::boolean AS frozen
   FROM sessions s
   JOIN accounts a ON a.account_id = s.account_id
   LEFT JOIN org_members m ON m.account_id = s.account_id AND m.org_id = @org_id
+  LEFT JOIN orgs o ON o.org_id = m.org_id
  WHERE s.session_id = @session_id AND s.account_id = @account_id AND s.ended_at IS NULL AND s.expires_at > now();
 
 -- name: GetRole :one
-SELECT role FROM org_members WHERE org_id = @org_id AND account_id = @account_id;
+SELECT m.role, (o.erase_at IS NOT NULL)::boolean AS frozen
+  FROM org_members m JOIN orgs o USING (org_id) WHERE m.org_id = @org_id AND m.account_id = @account_id;
 
 -- name: ListOrgsOfAccount :many
 SELECT sqlc.embed(o), m.role, m.joined_at FROM org_members m JOIN orgs o USING (org_id)

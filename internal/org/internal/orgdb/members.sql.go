@@ -14,10 +14,11 @@ import (
 
 const authenticate = `-- name: Authenticate :one
 
-SELECT a.operator, m.role
+SELECT a.operator, m.role, (o.erase_at IS NOT NULL)::boolean AS frozen
   FROM sessions s
   JOIN accounts a ON a.account_id = s.account_id
   LEFT JOIN org_members m ON m.account_id = s.account_id AND m.org_id = $1
+  LEFT JOIN orgs o ON o.org_id = m.org_id
  WHERE s.session_id = $2 AND s.account_id = $3 AND s.ended_at IS NULL AND s.expires_at > now()
 `
 
@@ -30,6 +31,7 @@ type AuthenticateParams struct {
 type AuthenticateRow struct {
 	Operator bool
 	Role     *string
+	Frozen   bool
 }
 
 // These run as the system role, before or beside a tenant: each names the account or the organization itself. They join
@@ -38,7 +40,7 @@ type AuthenticateRow struct {
 func (q *Queries) Authenticate(ctx context.Context, arg AuthenticateParams) (AuthenticateRow, error) {
 	row := q.db.QueryRow(ctx, authenticate, arg.OrgID, arg.SessionID, arg.AccountID)
 	var i AuthenticateRow
-	err := row.Scan(&i.Operator, &i.Role)
+	err := row.Scan(&i.Operator, &i.Role, &i.Frozen)
 	return i, err
 }
 
@@ -74,7 +76,8 @@ func (q *Queries) GetMember(ctx context.Context, arg GetMemberParams) (GetMember
 }
 
 const getRole = `-- name: GetRole :one
-SELECT role FROM org_members WHERE org_id = $1 AND account_id = $2
+SELECT m.role, (o.erase_at IS NOT NULL)::boolean AS frozen
+  FROM org_members m JOIN orgs o USING (org_id) WHERE m.org_id = $1 AND m.account_id = $2
 `
 
 type GetRoleParams struct {
@@ -82,11 +85,16 @@ type GetRoleParams struct {
 	AccountID uuid.UUID
 }
 
-func (q *Queries) GetRole(ctx context.Context, arg GetRoleParams) (string, error) {
+type GetRoleRow struct {
+	Role   string
+	Frozen bool
+}
+
+func (q *Queries) GetRole(ctx context.Context, arg GetRoleParams) (GetRoleRow, error) {
 	row := q.db.QueryRow(ctx, getRole, arg.OrgID, arg.AccountID)
-	var role string
-	err := row.Scan(&role)
-	return role, err
+	var i GetRoleRow
+	err := row.Scan(&i.Role, &i.Frozen)
+	return i, err
 }
 
 const listMembers = `-- name: ListMembers :many
@@ -142,7 +150,7 @@ func (q *Queries) ListMembers(ctx context.Context, arg ListMembersParams) ([]Lis
 }
 
 const listOrgsOfAccount = `-- name: ListOrgsOfAccount :many
-SELECT o.org_id, o.name, o.version, o.created_at, o.updated_at, m.role, m.joined_at FROM org_members m JOIN orgs o USING (org_id)
+SELECT o.org_id, o.name, o.version, o.created_at, o.updated_at, o.erase_at, m.role, m.joined_at FROM org_members m JOIN orgs o USING (org_id)
  WHERE m.account_id = $1 AND (m.joined_at, m.org_id) > ($2::timestamptz, $3::uuid)
  ORDER BY m.joined_at, m.org_id LIMIT $4
 `
@@ -180,6 +188,7 @@ func (q *Queries) ListOrgsOfAccount(ctx context.Context, arg ListOrgsOfAccountPa
 			&i.Org.Version,
 			&i.Org.CreatedAt,
 			&i.Org.UpdatedAt,
+			&i.Org.EraseAt,
 			&i.Role,
 			&i.JoinedAt,
 		); err != nil {

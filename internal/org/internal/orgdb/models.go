@@ -16,4 +16,5 @@ type Org struct {
 	Version   int32
 	CreatedAt time.Time
 	UpdatedAt time.Time
+	EraseAt   *time.Time
 }

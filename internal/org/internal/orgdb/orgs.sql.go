@@ -29,7 +29,7 @@ func (q *Queries) DeleteMember(ctx context.Context, arg DeleteMemberParams) erro
 }
 
 const getOrg = `-- name: GetOrg :one
-SELECT org_id, name, version, created_at, updated_at FROM orgs WHERE org_id = $1
+SELECT org_id, name, version, created_at, updated_at, erase_at FROM orgs WHERE org_id = $1
 `
 
 func (q *Queries) GetOrg(ctx context.Context, orgID uuid.UUID) (Org, error) {
@@ -41,6 +41,7 @@ func (q *Queries) GetOrg(ctx context.Context, orgID uuid.UUID) (Org, error) {
 		&i.Version,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.EraseAt,
 	)
 	return i, err
 }
