@@ -18,17 +18,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/vault"
-)
-
-// Limits of what people may call themselves and use as a password, in characters where nothing else is said.
-const (
-	minPassword   = 10
-	maxPassword   = 128
-	minDistinct   = 5 // different characters in a password
-	maxName       = 100
-	maxEmail      = 254 // bytes, RFC 5321
-	maxEmailLocal = 64  // bytes, RFC 5321
 )
 
 // Account is a person, as they are shown to themselves.
@@ -77,7 +68,7 @@ func NormalizeEmail(address string) (string, error) {
 		return "", errors.New("not an address")
 	}
 	address = strings.ToLower(norm.NFC.String(strings.TrimSpace(address)))
-	if len(address) > maxEmail || strings.ContainsFunc(address, unicode.IsControl) {
+	if len(address) > limits.MaxEmail || strings.ContainsFunc(address, unicode.IsControl) {
 		return "", errors.New("not an address")
 	}
 	parsed, err := mail.ParseAddress(address)
@@ -85,7 +76,7 @@ func NormalizeEmail(address string) (string, error) {
 		return "", fmt.Errorf("not an address: %w", err)
 	}
 	local, domain, ok := strings.Cut(parsed.Address, "@")
-	if !ok || parsed.Address != address || len(local) > maxEmailLocal { // a display name, quotes or a second @
+	if !ok || parsed.Address != address || len(local) > limits.MaxEmailLocalPart { // a display name, quotes or a second @
 		return "", errors.New("not a plain address")
 	}
 	domain, err = domains.ToASCII(domain)
@@ -97,7 +88,7 @@ func NormalizeEmail(address string) (string, error) {
 		return "", errors.New("domain of an address: it needs at least two labels")
 	}
 	normalized := local + "@" + domain
-	if len(normalized) > maxEmail {
+	if len(normalized) > limits.MaxEmail {
 		return "", errors.New("not an address")
 	}
 	return normalized, nil
@@ -112,8 +103,8 @@ func CleanName(name string) (clean, problem string) {
 		return "", "This isn't valid UTF-8."
 	case n == 0:
 		return "", "Say a name."
-	case n > maxName:
-		return "", fmt.Sprintf("A name has at most %d characters.", maxName)
+	case n > limits.MaxPersonName:
+		return "", fmt.Sprintf("A name has at most %d characters.", limits.MaxPersonName)
 	case strings.ContainsFunc(clean, func(r rune) bool { return unicode.IsControl(r) || isBidiControl(r) }):
 		return "", "A name has no control characters."
 	}
@@ -132,10 +123,10 @@ func passwordProblems(password, email string) []string {
 	switch {
 	case !utf8.ValidString(password):
 		return []string{"This isn't valid UTF-8."}
-	case n < minPassword:
-		problems = append(problems, fmt.Sprintf("A password has at least %d characters.", minPassword))
-	case n > maxPassword:
-		return []string{fmt.Sprintf("A password has at most %d characters.", maxPassword)}
+	case n < limits.MinPassword:
+		problems = append(problems, fmt.Sprintf("A password has at least %d characters.", limits.MinPassword))
+	case n > limits.MaxPassword:
+		return []string{fmt.Sprintf("A password has at most %d characters.", limits.MaxPassword)}
 	}
 	folded := strings.ToLower(norm.NFKC.String(password))
 	local, _, _ := strings.Cut(email, "@")
@@ -163,7 +154,7 @@ func isTrivial(folded string) bool {
 	for _, r := range folded {
 		distinct[r] = true
 	}
-	if len(distinct) < minDistinct {
+	if len(distinct) < limits.MinDistinct {
 		return true
 	}
 	for _, row := range runs {

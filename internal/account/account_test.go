@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/vault"
 )
 
@@ -108,6 +109,6 @@ func TestFailuresWorthAnEvent(t *testing.T) {
 
 func TestCutAgent(t *testing.T) {
 	t.Parallel()
-	require.Len(t, cutAgent(strings.Repeat("x", 1000)), maxAgent)
+	require.Len(t, cutAgent(strings.Repeat("x", 1000)), limits.MaxUserAgent)
 	require.Equal(t, "a\uFFFDb", cutAgent("a\xffb\x00"))
 }

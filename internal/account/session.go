@@ -15,6 +15,7 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/vault"
 )
 
@@ -29,8 +30,6 @@ const (
 	// keptSessions is how long an ended session stays for its person to look at, purgeBatch how many go in a statement.
 	keptSessions = 30 * 24 * time.Hour
 	purgeBatch   = 1000
-	// maxAgent cuts a User-Agent, in bytes; it is for people to read.
-	maxAgent = 300
 )
 
 // Why a session ended, as stored.
@@ -204,8 +203,8 @@ func (c Client) fingerprint() []byte {
 }
 
 func cutAgent(agent string) string {
-	if len(agent) > maxAgent {
-		agent = agent[:maxAgent]
+	if len(agent) > limits.MaxUserAgent {
+		agent = agent[:limits.MaxUserAgent]
 	}
 	return strings.ReplaceAll(strings.ToValidUTF8(agent, "\uFFFD"), "\x00", "")
 }

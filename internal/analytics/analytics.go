@@ -12,6 +12,7 @@ import (
 
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/projection"
 )
@@ -19,9 +20,7 @@ import (
 const (
 	metricsSpan = 24 * time.Hour      // asked for when no from is given
 	usageSpan   = 30 * 24 * time.Hour // the same for usage
-	maxSpan     = 5 * 366 * 24 * time.Hour
-	autoBuckets = 500  // an interval that wasn't given makes at most so many
-	maxBuckets  = 5000 // one that was given may make
+	autoBuckets = 500                 // an interval that wasn't given makes at most so many
 )
 
 // intervals are the widths of buckets, narrowest first, as they are written in the API.
@@ -177,7 +176,7 @@ func (s *Service) span(from, to time.Time, without time.Duration) (time.Time, ti
 	switch {
 	case !from.Before(to):
 		f.Fields = append(f.Fields, fault.Field{Parameter: "from", Detail: "It must be before to."})
-	case to.Sub(from) > maxSpan:
+	case to.Sub(from) > limits.MaxSpan:
 		f.Fields = append(f.Fields, fault.Field{Parameter: "from", Detail: "It may be at most five years before to."})
 	default:
 		return from, to, nil
@@ -200,9 +199,9 @@ func (s *Service) settle(q Query) (Query, time.Duration, error) {
 	for _, i := range intervals {
 		if q.Interval == "" && span/i.width <= autoBuckets || q.Interval == i.name {
 			q.Interval = i.name
-			if span/i.width > maxBuckets {
+			if span/i.width > limits.MaxBuckets {
 				f := fault.New(fault.Invalid, "analytics.interval_too_narrow", "That would be too many buckets.")
-				f.Fields = append(f.Fields, fault.Field{Parameter: "interval", Detail: fmt.Sprintf("At most %d buckets fit in an answer: ask for a wider interval or a shorter time.", maxBuckets)})
+				f.Fields = append(f.Fields, fault.Field{Parameter: "interval", Detail: fmt.Sprintf("At most %d buckets fit in an answer: ask for a wider interval or a shorter time.", limits.MaxBuckets)})
 				return q, 0, f
 			}
 			return q, i.width, nil

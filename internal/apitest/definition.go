@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -71,8 +72,8 @@ func (r *reader) split(body []byte) (own map[string]json.RawMessage, rest []byte
 	malformed := func(err error) error {
 		return fault.New(fault.Malformed, "test.malformed", "The test cannot be read as a JSON object.").Because(err)
 	}
-	if len(body) > testspec.MaxSpecBytes {
-		return nil, nil, fault.New(fault.TooLarge, "test.too_large", "A test has at most %d bytes of JSON.", testspec.MaxSpecBytes)
+	if len(body) > limits.MaxSpecBytes {
+		return nil, nil, fault.New(fault.TooLarge, "test.too_large", "A test has at most %d bytes of JSON.", limits.MaxSpecBytes)
 	}
 	if !utf8.Valid(body) {
 		return nil, nil, malformed(errors.New("not UTF-8"))
@@ -127,15 +128,15 @@ func (r *reader) own(fields map[string]json.RawMessage) (p parsed) {
 	switch n := utf8.RuneCountInString(p.Name); {
 	case n == 0 && !r.has("/name"):
 		r.faults.At("/name", "A name is needed.")
-	case n > MaxName:
-		r.faults.At("/name", "A name has at most %d characters.", MaxName)
+	case n > limits.MaxTestName:
+		r.faults.At("/name", "A name has at most %d characters.", limits.MaxTestName)
 	case strings.ContainsFunc(p.Name, unicode.IsControl):
 		r.faults.At("/name", "A name has no control characters.")
 	}
 	p.Description = strings.TrimSpace(r.text(fields, "description"))
 	switch {
-	case utf8.RuneCountInString(p.Description) > MaxDescription:
-		r.faults.At("/description", "A description has at most %d characters.", MaxDescription)
+	case utf8.RuneCountInString(p.Description) > limits.MaxDescription:
+		r.faults.At("/description", "A description has at most %d characters.", limits.MaxDescription)
 	case strings.ContainsRune(p.Description, 0):
 		r.faults.At("/description", "A description is text without NUL.")
 	}
@@ -170,8 +171,8 @@ func (r *reader) checkRegions(names []string) []string {
 	if len(names) == 0 {
 		return []string{DefaultRegion}
 	}
-	if len(names) > MaxRegions {
-		r.faults.At("/regions", "A test has at most %d regions.", MaxRegions)
+	if len(names) > limits.MaxRegions {
+		r.faults.At("/regions", "A test has at most %d regions.", limits.MaxRegions)
 		return names
 	}
 	for _, f := range CheckRegions("/regions", names, r.regions) {
@@ -201,15 +202,15 @@ func CheckRegions(pointer string, names, known []string) []fault.Field {
 }
 
 func (r *reader) checkTags(tags []string) []string {
-	if len(tags) > MaxTags {
-		r.faults.At("/tags", "A test has at most %d tags.", MaxTags)
+	if len(tags) > limits.MaxTags {
+		r.faults.At("/tags", "A test has at most %d tags.", limits.MaxTags)
 		return tags
 	}
 	for i, tag := range tags {
 		at := fmt.Sprintf("/tags/%d", i)
 		switch {
-		case tag == "" || utf8.RuneCountInString(tag) > MaxTagLength || strings.TrimSpace(tag) != tag || strings.ContainsFunc(tag, unicode.IsControl):
-			r.faults.At(at, "A tag has 1 to %d characters, no control characters and no space at its ends.", MaxTagLength)
+		case tag == "" || utf8.RuneCountInString(tag) > limits.MaxTagLength || strings.TrimSpace(tag) != tag || strings.ContainsFunc(tag, unicode.IsControl):
+			r.faults.At(at, "A tag has 1 to %d characters, no control characters and no space at its ends.", limits.MaxTagLength)
 		case slices.Contains(tags[:i], tag):
 			r.faults.At(at, "This tag stands here twice.")
 		}

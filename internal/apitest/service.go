@@ -15,6 +15,7 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/project"
 )
@@ -73,8 +74,8 @@ func (s *Service) Create(ctx context.Context, orgID uuid.UUID, body json.RawMess
 		if err != nil {
 			return fmt.Errorf("count tests: %w", err)
 		}
-		if n >= MaxTests {
-			return fault.New(fault.Conflict, "test.too_many", "A project has at most %d tests.", MaxTests)
+		if n >= limits.MaxTests {
+			return fault.New(fault.Conflict, "test.too_many", "A project has at most %d tests.", limits.MaxTests)
 		}
 		hash, err := p.ContentHash()
 		if err != nil {

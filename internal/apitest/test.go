@@ -18,16 +18,6 @@ import (
 	"github.com/testflow/testflow/internal/testspec"
 )
 
-// The limits of what users name and set.
-const (
-	MaxName        = 200  // characters of a name
-	MaxDescription = 2000 // characters of a description
-	MaxTags        = 20   // tags of a test
-	MaxTagLength   = 50   // characters of a tag
-	MaxRegions     = 20   // regions of a test
-	MaxTests       = 5000 // tests of a project
-)
-
 // DefaultRegion is where a test runs that names no region.
 const DefaultRegion = "default"
 

@@ -17,14 +17,11 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
 )
 
 const (
-	defaultLimit = 50
-	maxLimit     = 200
-	// exportPage bounds the memory of an export: events are small, and one page is held at a time.
-	exportPage = 500
 	// sealedPrefix marks personal data that is encrypted with its person's key.
 	sealedPrefix = "sealed:"
 )
@@ -86,10 +83,10 @@ func (s *Service) List(ctx context.Context, orgID uuid.UUID, f Filter) (items []
 		return nil, nil, err
 	}
 	if f.Limit <= 0 {
-		f.Limit = defaultLimit
+		f.Limit = limits.DefaultPage
 	}
 	q := f.query()
-	q.Limit, q.Desc = min(f.Limit, maxLimit)+1, true
+	q.Limit, q.Desc = min(f.Limit, limits.MaxPage)+1, true
 	if f.Before != nil {
 		q.Before = f.Before.Position
 	}
@@ -119,7 +116,7 @@ func (s *Service) Each(ctx context.Context, orgID uuid.UUID, f Filter, fn func(E
 		return err
 	}
 	q := f.query()
-	q.Limit = exportPage
+	q.Limit = limits.ExportPage
 	for first := true; ; first = false {
 		var page []Entry
 		err := s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
@@ -145,7 +142,7 @@ func (s *Service) Each(ctx context.Context, orgID uuid.UUID, f Filter, fn func(E
 				return err
 			}
 		}
-		if len(page) < exportPage {
+		if len(page) < limits.ExportPage {
 			return nil
 		}
 		q.After = page[len(page)-1].Position
@@ -173,7 +170,7 @@ func (s *Service) Feed(ctx context.Context, orgID uuid.UUID, after int64, limit 
 	if after < 0 {
 		return nil, 0, fault.New(fault.Invalid, "cursor.invalid", "This cursor is not one of ours.")
 	}
-	q := eventstore.OrgQuery{After: after, Limit: min(max(limit, 1), maxLimit), Types: []string{}}
+	q := eventstore.OrgQuery{After: after, Limit: min(max(limit, 1), limits.MaxPage), Types: []string{}}
 	for _, t := range s.Store.Types() {
 		if t.Visibility != eventstore.VisibleNever && (t.Visibility != eventstore.VisibleAudit || p.May(auth.AuditRead)) {
 			q.Types = append(q.Types, t.Name)

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 const (
@@ -28,8 +29,6 @@ const (
 
 	// MinSecretLength is the least length of a signing secret in bytes: an HMAC key shorter than its hash is guessable first.
 	MinSecretLength = 32
-	// maxTokenLength refuses tokens that cannot be ours before any parsing; ours have about 500 bytes.
-	maxTokenLength = 4096
 )
 
 // Claims is what an access token says. It says nothing of roles: those are looked up on each request, so that a change
@@ -132,7 +131,7 @@ func (t *Tokens) Issue(c Claims) (token string, expiresAt time.Time, err error) 
 // Verify returns what a valid access token says. An expired one is fault.Unauthenticated with the code
 // auth.token_expired, everything else that isn't ours auth.token_invalid.
 func (t *Tokens) Verify(token string) (Claims, error) {
-	if len(token) > maxTokenLength {
+	if len(token) > limits.MaxTokenLength {
 		return Claims{}, invalidToken(errors.New("token is too long"))
 	}
 	var ac accessClaims

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 const (
@@ -194,7 +195,7 @@ func TestTokens_confusion(t *testing.T) {
 		"malleable last character":     good[:len(good)-1] + string(other(good[len(good)-1])),
 		"claims are not JSON":          sign(secretA, string(headerJSON), "null and void"),
 		"claims are null":              sign(secretA, string(headerJSON), "null"),
-		"longer than any token of us":  strings.Repeat("a", maxTokenLength+1),
+		"longer than any token of us":  strings.Repeat("a", limits.MaxTokenLength+1),
 		"somebody else's claim inside": parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"x"}`)) + "." + parts[2],
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // minSecret is the least length of a signing secret in bytes, that of a SHA-256 hash; auth holds the same number.
@@ -37,7 +39,7 @@ type Config struct {
 	Worker   Worker
 	Client   Client
 	Log      Log
-	Limits   Limits
+	Limits   limits.Settings
 
 	// Warnings are what was found and does not stop a start, such as variables that nothing reads.
 	Warnings []string `env:"-"`
@@ -201,7 +203,7 @@ func (c *Config) check(command Command, faults *Faults) {
 	if !regionName(c.Worker.Region) {
 		faults.add("TESTFLOW_REGION", "must be 1 to 40 lower-case letters, digits and hyphens, and begin with a letter")
 	}
-	c.Limits.check(faults)
+	eachLimit(reflect.ValueOf(c.Limits), faults)
 	c.checkSecrets(command, faults)
 }
 
@@ -280,6 +282,21 @@ func (c *Config) DataDir(root bool, home string, getenv func(string) string) str
 func oneOf(faults *Faults, name, value string, allowed ...string) {
 	if !slices.Contains(allowed, value) {
 		faults.add(name, "must be %s", strings.Join(slices.DeleteFunc(allowed, func(s string) bool { return s == "" }), " or "))
+	}
+}
+
+// eachLimit adds a fault for every number below what its tag least says, 1 when it says nothing; one that did not parse
+// was reported before.
+func eachLimit(v reflect.Value, faults *Faults) {
+	t := v.Type()
+	for i := range t.NumField() {
+		name, least := t.Field(i).Tag.Get("env"), int64(1)
+		if text := t.Field(i).Tag.Get("least"); text != "" {
+			least, _ = strconv.ParseInt(text, 10, 64) // a test reads them all
+		}
+		if v.Field(i).CanInt() && v.Field(i).Int() < least && !faults.has(name) {
+			faults.add(name, "must be at least %d", least)
+		}
 	}
 }
 
@@ -381,7 +398,7 @@ func wanted(t reflect.Type) string {
 		return "a duration such as 30s or 5m"
 	case reflect.TypeFor[slog.Level]():
 		return "debug, info, warn or error"
-	case reflect.TypeFor[Size]():
+	case reflect.TypeFor[limits.Size]():
 		return "a size such as 512KiB or 10MiB"
 	case reflect.TypeFor[netip.Prefix](), reflect.TypeFor[[]netip.Prefix]():
 		return "networks such as 10.0.0.0/8"

@@ -135,7 +135,7 @@ func TestVariables_areReadSomewhere(t *testing.T) {
 		files, err := filepath.Glob(room + "/*.go")
 		require.NoError(t, err)
 		for _, file := range files {
-			if strings.HasSuffix(file, "_test.go") || strings.HasSuffix(file, "limits.go") {
+			if strings.HasSuffix(file, "_test.go") {
 				continue
 			}
 			text, err := os.ReadFile(file)
@@ -148,19 +148,4 @@ func TestVariables_areReadSomewhere(t *testing.T) {
 		inCLI := v.Group == "Client" && strings.Count(code.String(), `"`+v.Name+`"`) > 1
 		require.True(t, inApp || inCLI, "%s (%s.%s) is read nowhere", v.Name, v.Group, v.field)
 	}
-}
-
-func TestSize(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]Size{"0": 0, "4096": 4096, "512KiB": 512 << 10, "10 MiB": 10 << 20, "1GiB": 1 << 30, "7B": 7} {
-		var s Size
-		require.NoError(t, s.UnmarshalText([]byte(text)), text)
-		require.Equal(t, want, s, text)
-	}
-	for _, text := range []string{"", "KiB", "-1", "1.5MiB", "9999999999GiB", "10 parsecs"} {
-		var s Size
-		require.Error(t, s.UnmarshalText([]byte(text)), text)
-	}
-	require.Equal(t, "512KiB", Size(512<<10).String())
-	require.Equal(t, "1000", Size(1000).String())
 }

@@ -138,7 +138,7 @@ func (AssertionEvaluated) observation() {}
 // RequestSummary is what was sent at first, before redirects.
 type RequestSummary struct {
 	Method    string
-	URL       string // with variables put in; at most testspec.MaxURL bytes
+	URL       string // with variables put in; at most limits.MaxURL bytes
 	Headers   []Header
 	BodySize  int64
 	Truncated bool // the header list was cut
@@ -165,7 +165,7 @@ type ResponseSummary struct {
 	Size, WireSize int64
 	// SHA256 is of the whole decompressed body; zero when it was not read to its end.
 	SHA256 [32]byte
-	// Body is the first testspec.MaxStoredBody bytes at most; it does not belong into an event.
+	// Body is the first limits.MaxStoredBody bytes at most; it does not belong into an event.
 	Body          []byte
 	BodyTruncated bool
 	ContentType   string
@@ -202,7 +202,7 @@ type Timings struct {
 // Captured is a value that a step kept.
 type Captured struct {
 	Name  string
-	Value json.RawMessage // JSON; at most testspec.MaxVariableValue bytes
+	Value json.RawMessage // JSON; at most limits.MaxVariableValue bytes
 	// Hidden says that the value is a credential by its name, its origin or its looks: it is for the next steps, and is
 	// shown and stored nowhere.
 	Hidden bool

@@ -14,7 +14,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/testflow/testflow/internal/testspec"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // tooLargeError is a body over a cap; its text is a sentence.
@@ -140,8 +140,8 @@ func readCapped(src io.Reader, wire *wireReader, hint int, limit int64) ([]byte,
 		if size > limit {
 			return b[:limit], &tooLargeError{fmt.Sprintf("The response's body is larger than %d bytes.", limit)}
 		}
-		if size > testspec.DecompressionFreeBytes && size > wire.n*testspec.MaxDecompressionRatio {
-			return b, &tooLargeError{fmt.Sprintf("The response's body unpacks to more than %d times its size.", testspec.MaxDecompressionRatio)}
+		if size > limits.DecompressionFreeBytes && size > wire.n*limits.MaxDecompressionRatio {
+			return b, &tooLargeError{fmt.Sprintf("The response's body unpacks to more than %d times its size.", limits.MaxDecompressionRatio)}
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
@@ -165,16 +165,13 @@ func contentEncodings(h http.Header) ([]string, error) {
 			default:
 				return nil, &encodingError{"The response's body has a content encoding other than gzip, deflate, br and zstd."}
 			}
-			if list = append(list, e); len(list) > testspec.MaxContentEncodings {
-				return nil, &encodingError{fmt.Sprintf("The response's body has more than %d content encodings.", testspec.MaxContentEncodings)}
+			if list = append(list, e); len(list) > limits.MaxContentEncodings {
+				return nil, &encodingError{fmt.Sprintf("The response's body has more than %d content encodings.", limits.MaxContentEncodings)}
 			}
 		}
 	}
 	return list, nil
 }
-
-// maxZstdWindow is what RFC 9659 lets a server use for content coding zstd.
-const maxZstdWindow = 8 << 20
 
 func decoder(encoding string, src io.Reader) (io.Reader, func(), error) {
 	switch encoding {
@@ -187,7 +184,7 @@ func decoder(encoding string, src io.Reader) (io.Reader, func(), error) {
 		return brotli.NewReader(src), nil, nil
 	default:
 		r, err := zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderMaxMemory(testspec.MaxResponseBytes+maxZstdWindow))
+			zstd.WithDecoderMaxWindow(limits.MaxZstdWindow), zstd.WithDecoderMaxMemory(limits.MaxResponseBytes+limits.MaxZstdWindow))
 		if err != nil {
 			return nil, nil, err //nolint:wrapcheck // pick words it
 		}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/testflow/testflow/internal/executor/targettest"
-	"github.com/testflow/testflow/internal/testspec"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // readEncoded reads body as a response of that encoding.
@@ -45,9 +45,9 @@ func TestReadBody_caps(t *testing.T) {
 	if got, err := readEncoded("gzip", empty, 1000); err == nil || got.wire > 2*4096 {
 		t.Errorf("much that unpacks to nothing: %v, %d off the wire", err, got.wire)
 	}
-	zeros := make([]byte, 4*testspec.DecompressionFreeBytes)
-	got, err := readEncoded("gzip", targettest.Encode("gzip", zeros), testspec.MaxResponseBytes)
-	if err == nil || !strings.Contains(err.Error(), "200 times") || len(got.body) > 2*testspec.DecompressionFreeBytes {
+	zeros := make([]byte, 4*limits.DecompressionFreeBytes)
+	got, err := readEncoded("gzip", targettest.Encode("gzip", zeros), limits.MaxResponseBytes)
+	if err == nil || !strings.Contains(err.Error(), "200 times") || len(got.body) > 2*limits.DecompressionFreeBytes {
 		t.Errorf("ratio: %v, %d bytes", err, len(got.body))
 	}
 }

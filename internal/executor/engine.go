@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/netguard"
 	"github.com/testflow/testflow/internal/testspec"
 )
@@ -38,11 +39,7 @@ type Engine struct {
 	heavy      chan struct{} // a place for each heavy judgement under way
 }
 
-// judgeTime bounds what the assertions and captures of one step may take together, so that 200 slow paths cannot hold
-// a worker for 200 × testspec.SelectorTime.
-const judgeTime = 5 * time.Second
-
-// smallBody is too little for judgeTime, or its memory, to matter.
+// smallBody is too little for limits.JudgeTime, or its memory, to matter.
 const smallBody = 64 << 10
 
 // New returns an Engine. Close it to drop its idle connections.
@@ -50,11 +47,11 @@ func New(cfg Config) *Engine {
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "TestFlow"
 	}
-	if cfg.MaxResponseBytes <= 0 || cfg.MaxResponseBytes > testspec.MaxResponseBytes {
-		cfg.MaxResponseBytes = testspec.MaxResponseBytes
+	if cfg.MaxResponseBytes <= 0 || cfg.MaxResponseBytes > limits.MaxResponseBytes {
+		cfg.MaxResponseBytes = limits.MaxResponseBytes
 	}
-	if cfg.MaxStoredBody <= 0 || cfg.MaxStoredBody > testspec.MaxStoredBody {
-		cfg.MaxStoredBody = testspec.MaxStoredBody
+	if cfg.MaxStoredBody <= 0 || cfg.MaxStoredBody > limits.MaxStoredBody {
+		cfg.MaxStoredBody = limits.MaxStoredBody
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -232,7 +229,7 @@ func (e *Engine) judging(ctx context.Context, heavy bool) (context.Context, cont
 	case <-ctx.Done():
 		return nil, nil, stopped(ctx)
 	}
-	limited, stop := context.WithTimeout(ctx, judgeTime)
+	limited, stop := context.WithTimeout(ctx, limits.JudgeTime)
 	return limited, func() {
 		stop()
 		<-e.heavy

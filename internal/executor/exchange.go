@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
-	"github.com/testflow/testflow/internal/testspec"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // answer is what an exchange brought. summary is nil when nothing arrived.
@@ -38,14 +38,11 @@ func (j *jar) get() *cookiejar.Jar {
 	return j.Jar
 }
 
-// drainLimit is how much of a redirect's body is read to keep its connection.
-const drainLimit = 16 << 10
-
 // exchange sends p and follows redirects under the request's time. The answer is filled as far as it got.
 func (r *runner) exchange(ctx context.Context, p *prepared) (answer, *Error) {
 	limit := time.Duration(p.spec.Timeout)
 	if limit <= 0 {
-		limit = testspec.DefaultTimeout
+		limit = limits.DefaultTimeout
 	}
 	ctx, stop := context.WithTimeoutCause(ctx, limit, &stepTimeout{limit})
 	defer stop()
@@ -98,8 +95,8 @@ func (x *exchanging) redirected() time.Duration {
 
 // clip bounds a URL in a summary.
 func clip(s string) string {
-	if len(s) > testspec.MaxURL {
-		s = s[:testspec.MaxURL]
+	if len(s) > limits.MaxURL {
+		s = s[:limits.MaxURL]
 	}
 	return printable(s)
 }
@@ -129,7 +126,7 @@ func (x *exchanging) hop(ctx context.Context) (next *url.URL, failed *Error) {
 	if failed == nil && next == nil {
 		failed = x.read(ctx, resp)
 	} else if next != nil {
-		_, _ = io.CopyN(io.Discard, resp.Body, drainLimit) // a kept connection is worth no error
+		_, _ = io.CopyN(io.Discard, resp.Body, limits.MaxDrained) // a kept connection is worth no error
 	}
 	x.answer.timings.add(trace.finish(engine.cfg.Now()))
 	return next, failed
@@ -173,7 +170,7 @@ func (x *exchanging) location(resp *http.Response) (*url.URL, *Error) {
 		return nil, nil
 	}
 	u, err := x.url.Parse(loc)
-	if err != nil || len(loc) > testspec.MaxURL {
+	if err != nil || len(loc) > limits.MaxURL {
 		return nil, &Error{Code: CodeRedirects, Message: "The target redirects to something that is not a URL."}
 	}
 	if u.Scheme != "http" && u.Scheme != "https" {

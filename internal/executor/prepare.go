@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/netguard"
 	"github.com/testflow/testflow/internal/testspec"
 )
@@ -55,7 +56,7 @@ func (r *runner) prepare(spec testspec.Request) (*prepared, *Error) {
 }
 
 func (r *runner) prepareURL(p *prepared) *Error {
-	raw, err := r.scope.Expand(p.spec.URL, testspec.MaxURL)
+	raw, err := r.scope.Expand(p.spec.URL, limits.MaxURL)
 	if err != nil {
 		return expandError("the URL", err)
 	}
@@ -69,7 +70,7 @@ func (r *runner) prepareURL(p *prepared) *Error {
 	u.Fragment, u.RawFragment = "", ""
 	u.RawQuery = escapeQuery(u.RawQuery)
 	if len(p.spec.Query) > 0 {
-		more, bad := r.encodePairs(p.spec.Query, "the query value ", testspec.MaxURL)
+		more, bad := r.encodePairs(p.spec.Query, "the query value ", limits.MaxURL)
 		if bad != nil {
 			return bad
 		}
@@ -81,7 +82,7 @@ func (r *runner) prepareURL(p *prepared) *Error {
 	if u.Path == "" {
 		u.Path = "/"
 	}
-	if len(u.Scheme)+len(u.Host)+len(u.EscapedPath())+len(u.RawQuery)+4 > testspec.MaxURL {
+	if len(u.Scheme)+len(u.Host)+len(u.EscapedPath())+len(u.RawQuery)+4 > limits.MaxURL {
 		return badRequest("With its variables put in, the URL is too long.")
 	}
 	p.url = u
@@ -158,7 +159,7 @@ func (r *runner) prepareHeader(p *prepared) *Error {
 		key := http.CanonicalHeaderKey(name)
 		list := make([]string, 0, len(values))
 		for _, template := range values {
-			v, err := r.scope.Expand(template, testspec.MaxHeaderBytes)
+			v, err := r.scope.Expand(template, limits.MaxHeaderBytes)
 			if err != nil {
 				return expandError("the header "+name, err)
 			}
@@ -169,7 +170,7 @@ func (r *runner) prepareHeader(p *prepared) *Error {
 			list = append(list, v)
 			size += len(key) + len(v) + 4
 		}
-		if size > testspec.MaxHeaderBytes {
+		if size > limits.MaxHeaderBytes {
 			return badRequest("With their variables put in, the headers are too long.")
 		}
 		if len(list) > 0 {
@@ -187,13 +188,13 @@ func (r *runner) prepareBody(p *prepared) *Error {
 	var contentType string
 	switch {
 	case b.JSON != nil:
-		raw, err := r.scope.ExpandJSON(b.JSON, testspec.MaxRequestBody)
+		raw, err := r.scope.ExpandJSON(b.JSON, limits.MaxRequestBody)
 		if err != nil {
 			return expandError("the body", err)
 		}
 		p.body, contentType = raw, "application/json"
 	case b.Text != nil:
-		text, err := r.scope.Expand(*b.Text, testspec.MaxRequestBody)
+		text, err := r.scope.Expand(*b.Text, limits.MaxRequestBody)
 		if err != nil {
 			return expandError("the body", err)
 		}
@@ -202,7 +203,7 @@ func (r *runner) prepareBody(p *prepared) *Error {
 			contentType = "text/plain; charset=utf-8"
 		}
 	default:
-		form, bad := r.encodePairs(b.Form, "the form value ", testspec.MaxRequestBody)
+		form, bad := r.encodePairs(b.Form, "the form value ", limits.MaxRequestBody)
 		if bad != nil {
 			return bad
 		}
@@ -243,7 +244,7 @@ func headerList(h http.Header, show func(name, value string) string) ([]Header, 
 		for _, v := range h[name] {
 			v = printable(show(name, v))
 			size += len(name) + len(v)
-			if len(list) == testspec.MaxStoredHeaders || size > testspec.MaxResponseHeaderBytes {
+			if len(list) == limits.MaxStoredHeaders || size > limits.MaxResponseHeaderBytes {
 				return list, true
 			}
 			list = append(list, Header{Name: name, Value: v})

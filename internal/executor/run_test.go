@@ -13,8 +13,8 @@ import (
 
 	"github.com/testflow/testflow/internal/executor"
 	"github.com/testflow/testflow/internal/executor/targettest"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/netguard"
-	"github.com/testflow/testflow/internal/testspec"
 )
 
 // TestRun_stopped: why the context ended decides how the run ends, and what was not run is skipped.
@@ -344,7 +344,7 @@ func TestRun_heavyBodiesWaitTheirTurn(t *testing.T) {
 	for range 16 {
 		wg.Go(func() {
 			o := run(t, e, target, `{"steps":[{"request":{"method":"GET","url":"{{base}}/hostile/deep-json"},"assertions":[{"source":"jsonpath","property":"$..*","operator":"exists"}]}]}`)
-			if o.Status != executor.Failed || !strings.Contains(o.Error.Message, fmt.Sprintf("deeper than %d", testspec.MaxResponseDepth)) {
+			if o.Status != executor.Failed || !strings.Contains(o.Error.Message, fmt.Sprintf("deeper than %d", limits.MaxResponseDepth)) {
 				t.Errorf("%+v", o.Error)
 			}
 		})

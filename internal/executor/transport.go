@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -25,9 +26,8 @@ const (
 	idleTimeout = 4 * time.Second
 	// idlePerHost is above the runs that one worker has in flight.
 	idlePerHost = 128
-	// maxTransports bounds the pool; sweepAfter is how long one is kept unused.
-	maxTransports = 1024
-	sweepAfter    = time.Minute
+	// sweepAfter is how long a pool is kept unused.
+	sweepAfter = time.Minute
 	// handshakeTimeout bounds a TLS handshake that goes on after its request was given up.
 	handshakeTimeout = 10 * time.Second
 )
@@ -55,7 +55,7 @@ func (t *transports) get(key transportKey) *http.Transport {
 	now := t.cfg.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if now.Sub(t.swept) > sweepAfter || len(t.byKey) >= maxTransports && t.byKey[key] == nil {
+	if now.Sub(t.swept) > sweepAfter || len(t.byKey) >= limits.MaxTransports && t.byKey[key] == nil {
 		t.sweep(now)
 	}
 	e := t.byKey[key]
@@ -76,7 +76,7 @@ func (t *transports) sweep(now time.Time) {
 			delete(t.byKey, key)
 		}
 	}
-	if len(t.byKey) < maxTransports {
+	if len(t.byKey) < limits.MaxTransports {
 		return
 	}
 	for key, e := range t.byKey {
@@ -99,7 +99,7 @@ func (t *transports) make(key transportKey) *http.Transport {
 		Proxy:                  nil, // an environment's proxy would dial in the guard's stead
 		DialContext:            t.cfg.Guard.DialContext,
 		DisableCompression:     true, // we decode under caps
-		MaxResponseHeaderBytes: testspec.MaxResponseHeaderBytes,
+		MaxResponseHeaderBytes: limits.MaxResponseHeaderBytes,
 		MaxIdleConns:           4 * idlePerHost,
 		MaxIdleConnsPerHost:    idlePerHost,
 		IdleConnTimeout:        idleTimeout,

@@ -9,10 +9,8 @@ import (
 
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 )
-
-// maxUserAgent cuts what is stored with events.
-const maxUserAgent = 256
 
 // authenticate puts the principal into the context. Every operation needs one but those that the document opens.
 func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
@@ -37,7 +35,7 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 		}
 		who.Address, who.Request = c.RealIP(), r.id
-		who.Agent = strings.ToValidUTF8(cut(c.Request().UserAgent(), maxUserAgent), "")
+		who.Agent = strings.ToValidUTF8(cut(c.Request().UserAgent(), limits.MaxUserAgent), "")
 		c.SetRequest(c.Request().WithContext(auth.With(ctx, who)))
 		return next(c)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/testflow/testflow/internal/auth"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -116,10 +117,10 @@ func TestDocument_isWhatTheLanguageOfTestsIs(t *testing.T) {
 	}
 	assert.ElementsMatch(t, testspec.SourceNames(), enum("Source"))
 	assert.ElementsMatch(t, testspec.OperatorNames(), enum("Operator"))
-	assert.EqualValues(t, testspec.MaxSteps, *schemas["Steps"].Value.MaxItems)
+	assert.EqualValues(t, limits.MaxSteps, *schemas["Steps"].Value.MaxItems)
 	step := schemas["Step"].Value.Properties
-	assert.EqualValues(t, testspec.MaxAssertions, *step["assertions"].Value.MaxItems)
-	assert.EqualValues(t, testspec.MaxCaptures, *step["captures"].Value.MaxItems)
+	assert.EqualValues(t, limits.MaxAssertions, *step["assertions"].Value.MaxItems)
+	assert.EqualValues(t, limits.MaxCaptures, *step["captures"].Value.MaxItems)
 
 	// The fields of each part are those of the Go type that reads it.
 	for name, part := range map[string]any{

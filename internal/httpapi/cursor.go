@@ -13,6 +13,7 @@ import (
 
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 // pageLimit returns how many items a list gives.
 func (s *Server) pageLimit(limit *int32) int {
 	if limit == nil {
-		return min(defaultPageSize, s.deps.Limits.PageSize)
+		return min(limits.DefaultPage, s.deps.Limits.PageSize)
 	}
 	return min(int(*limit), s.deps.Limits.PageSize)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // formats are the formats of the document that are checked; kin-openapi knows others or weaker ones.
@@ -93,7 +94,7 @@ func sortFields(fields []fault.Field) []fault.Field {
 		return strings.Compare(a.Pointer, b.Pointer)
 	})
 	fields = slices.CompactFunc(fields, func(a, b fault.Field) bool { return a.Parameter == b.Parameter && a.Pointer == b.Pointer })
-	return fields[:min(len(fields), maxFaults)]
+	return fields[:min(len(fields), limits.MaxFaults)]
 }
 
 // acceptable refuses a client that takes nothing that the operation can answer.
@@ -251,7 +252,7 @@ func flatten(faults []fault.Field, err error) []fault.Field {
 	var several openapi3.MultiError
 	var one *openapi3.SchemaError
 	switch {
-	case err == nil || len(faults) >= maxFaults:
+	case err == nil || len(faults) >= limits.MaxFaults:
 	case errors.As(err, &several):
 		for _, e := range several {
 			faults = flatten(faults, e)

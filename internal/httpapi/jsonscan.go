@@ -11,14 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/testflow/testflow/internal/fault"
-)
-
-// The bounds of a body, which hold before anything looks at what it means.
-const (
-	maxJSONDepth  = 64
-	maxJSONNodes  = 50_000
-	maxJSONNumber = 100 // characters
-	maxFaults     = 100 // that one answer names
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // scanJSON reads a body into the values that encoding/json would give (numbers as json.Number) and returns the faults
@@ -67,7 +60,7 @@ type scanner struct {
 }
 
 func (s *scanner) fault(pointer, detail string) {
-	if len(s.faults) < maxFaults {
+	if len(s.faults) < limits.MaxFaults {
 		s.faults = append(s.faults, fault.Field{Pointer: pointer, Detail: detail})
 	}
 }
@@ -90,14 +83,14 @@ func (s *scanner) value(pointer string, depth int) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.nodes++; s.nodes > maxJSONNodes {
-		return nil, fault.New(fault.TooLarge, "request.too_large", "The body holds more than %d values.", maxJSONNodes)
+	if s.nodes++; s.nodes > limits.MaxJSONNodes {
+		return nil, fault.New(fault.TooLarge, "request.too_large", "The body holds more than %d values.", limits.MaxJSONNodes)
 	}
 	switch t := token.(type) {
 	case json.Delim:
-		if depth >= maxJSONDepth {
+		if depth >= limits.MaxJSONDepth {
 			e := fault.New(fault.Invalid, codeInvalid, "%s", countFaults(1))
-			return nil, e.At(pointer, "must not nest deeper than %d levels", maxJSONDepth)
+			return nil, e.At(pointer, "must not nest deeper than %d levels", limits.MaxJSONDepth)
 		}
 		if t == '{' {
 			return s.object(pointer, depth)
@@ -157,8 +150,8 @@ func (s *scanner) text(pointer, text string, raw []byte) {
 
 // number refuses what no float64 and no jsonb column holds exactly enough to compare.
 func (s *scanner) number(pointer string, n json.Number) {
-	if len(n) > maxJSONNumber {
-		s.fault(pointer, "must be written with at most "+strconv.Itoa(maxJSONNumber)+" characters")
+	if len(n) > limits.MaxJSONNumber {
+		s.fault(pointer, "must be written with at most "+strconv.Itoa(limits.MaxJSONNumber)+" characters")
 		return
 	}
 	if _, err := n.Float64(); err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/testflow/testflow/internal/apitest"
 	"github.com/testflow/testflow/internal/audit"
 	"github.com/testflow/testflow/internal/httpapi/internal/oapi"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/project"
 	"github.com/testflow/testflow/internal/run"
@@ -58,43 +59,34 @@ type Deps struct {
 	Limits Limits
 }
 
-// Limits bound what a request may cost. A zero field takes its default.
+// Limits bound what a request may cost. A zero field takes the default that package limits names.
 type Limits struct {
-	RequestBody    int64         // bytes; default 1 MiB
-	RequestTimeout time.Duration // default 30 s; exports and waits have their own
-	PageSize       int           // items of a list; default 200, which is also the most
-	PositionWait   time.Duration // that a GET waits for its position; default 2 s
-	Wait           time.Duration // that Prefer: wait may wait for runs; default 60 s
+	RequestBody    int64         // bytes
+	RequestTimeout time.Duration // exports and waits have their own
+	PageSize       int           // items of a list, at most limits.MaxPage
+	PositionWait   time.Duration // that a GET waits for its position
+	Wait           time.Duration // that Prefer: wait may wait for runs
 }
 
 func (l Limits) withDefaults() Limits {
+	d := limits.Defaults()
 	if l.RequestBody <= 0 {
-		l.RequestBody = 1 << 20
+		l.RequestBody = int64(d.RequestBody)
 	}
 	if l.RequestTimeout <= 0 {
-		l.RequestTimeout = 30 * time.Second
+		l.RequestTimeout = d.RequestTimeout
 	}
-	if l.PageSize <= 0 || l.PageSize > maxPageSize {
-		l.PageSize = maxPageSize
+	if l.PageSize <= 0 || l.PageSize > limits.MaxPage {
+		l.PageSize = limits.MaxPage
 	}
 	if l.PositionWait <= 0 {
-		l.PositionWait = 2 * time.Second
+		l.PositionWait = d.MinPosition
 	}
 	if l.Wait <= 0 {
-		l.Wait = time.Minute
+		l.Wait = d.Wait
 	}
 	return l
 }
-
-const (
-	maxPageSize     = 200 // as openapi.yaml says
-	defaultPageSize = 50
-
-	// readHeaderTimeout and maxHeaderBytes bound what somebody who never gets to a body can cost.
-	readHeaderTimeout = 10 * time.Second
-	maxHeaderBytes    = 32 << 10
-	idleTimeout       = 2 * time.Minute
-)
 
 // Server answers the REST API. It is safe for concurrent use.
 type Server struct {
@@ -138,9 +130,9 @@ func New(deps Deps) (*Server, error) {
 	}
 	s.http = &http.Server{
 		Handler:           s.Handler(),
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
+		ReadHeaderTimeout: limits.ReadHeaderTime,
+		IdleTimeout:       limits.IdleConnection,
+		MaxHeaderBytes:    limits.MaxRequestHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	return s, nil

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/netguard"
 )
 
@@ -108,7 +109,7 @@ func TestSpellings_gate(t *testing.T) {
 		"", "example.com", "ftp://example.com", "file:///etc/passwd", "http://", "http:///x", "http://user@example.com/",
 		"http://user:pw@example.com/", "http://example.com:0/", "http://example.com:99999/", "http://example.com:/", "http://example.com:25/",
 		"http://exa mple.com/", "http://example.com/\r\nX: y", "http:example.com", "javascript:alert(1)", "gopher://x/", "unix:///var/run/docker.sock",
-		"http://" + strings.Repeat("a", 254) + "/", "http://e.example/" + strings.Repeat("a", netguard.MaxURL), "http://a.0x1/", "http://1.2.3/",
+		"http://" + strings.Repeat("a", 254) + "/", "http://e.example/" + strings.Repeat("a", limits.MaxURL), "http://a.0x1/", "http://1.2.3/",
 	} {
 		if err := g.CheckURL(bad); err == nil {
 			t.Errorf("%q passed the gate", bad)

@@ -6,10 +6,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-)
 
-// MaxURL bounds a URL, in bytes.
-const MaxURL = 8 << 10
+	"github.com/testflow/testflow/internal/limits"
+)
 
 // URLError says what is wrong with a URL's form. Its text holds nothing of the URL.
 type URLError struct{ Reason string }
@@ -21,7 +20,7 @@ func (e *URLError) Error() string { return e.Reason }
 // about its form, a *BlockedError about policy. A name that passes may still resolve to an address that the fence
 // refuses.
 func (g *Guard) CheckURL(raw string) error {
-	if len(raw) > MaxURL {
+	if len(raw) > limits.MaxURL {
 		return &URLError{"a URL has at most 8192 bytes"}
 	}
 	for i := range len(raw) {

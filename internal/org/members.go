@@ -19,7 +19,7 @@ func (s *Service) Members(ctx context.Context, id uuid.UUID, f Filter) ([]Member
 		return nil, nil, err
 	}
 	rows, err := orgdb.New(s.DB.System).ListMembers(ctx, orgdb.ListMembersParams{
-		OrgID: id, AfterAt: f.after().JoinedAt, AfterID: f.after().ID, RowLimit: int32(f.limit() + 1), //nolint:gosec // at most maxLimit
+		OrgID: id, AfterAt: f.after().JoinedAt, AfterID: f.after().ID, RowLimit: int32(f.limit() + 1), //nolint:gosec // at most limits.MaxPage
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list members: %w", err)

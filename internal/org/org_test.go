@@ -16,6 +16,7 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
 )
 
@@ -240,7 +241,7 @@ func TestList(t *testing.T) {
 		}
 	}
 	require.Equal(t, want, got)
-	for range maxOrgs - len(want) {
+	for range limits.MaxOrganizations - len(want) {
 		_, err := h.Create(ctx, "One more")
 		require.NoError(t, err)
 	}

@@ -14,16 +14,12 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/org/internal/orgdb"
 	"github.com/testflow/testflow/internal/postgres"
 )
 
 const (
-	// defaultLimit and maxLimit are the rows of a page.
-	defaultLimit = 50
-	maxLimit     = 200
-	// maxOrgs is how many organizations a person may be in and still make another one.
-	maxOrgs = 50
 	// decideAttempts is how often a command decides anew when somebody else appended first and the caller named no version.
 	decideAttempts = 5
 )
@@ -84,9 +80,9 @@ type Filter struct {
 
 func (f Filter) limit() int {
 	if f.Limit <= 0 {
-		return defaultLimit
+		return limits.DefaultPage
 	}
-	return min(f.Limit, maxLimit)
+	return min(f.Limit, limits.MaxPage)
 }
 
 func (f Filter) after() Cursor {
@@ -114,7 +110,7 @@ func (s *Service) Create(ctx context.Context, name string) (Org, error) {
 		if err != nil {
 			return fmt.Errorf("list organizations: %w", err)
 		}
-		if len(mine) >= maxOrgs {
+		if len(mine) >= limits.MaxOrganizations {
 			return fault.New(fault.Conflict, "org.too_many", "You are in %d organizations already, which is the most.", len(mine))
 		}
 		o, err = s.createTx(ctx, tx, clean, who)
@@ -175,7 +171,7 @@ func (s *Service) List(ctx context.Context, f Filter) ([]Org, *Cursor, error) {
 
 func (s *Service) listOf(ctx context.Context, q *orgdb.Queries, accountID uuid.UUID, f Filter) ([]Org, *Cursor, error) {
 	rows, err := q.ListOrgsOfAccount(ctx, orgdb.ListOrgsOfAccountParams{
-		AccountID: accountID, AfterAt: f.after().JoinedAt, AfterID: f.after().ID, RowLimit: int32(f.limit() + 1), //nolint:gosec // at most maxLimit
+		AccountID: accountID, AfterAt: f.after().JoinedAt, AfterID: f.after().ID, RowLimit: int32(f.limit() + 1), //nolint:gosec // at most limits.MaxPage
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list organizations: %w", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/org/internal/orgdb"
 	"github.com/testflow/testflow/internal/vault"
 )
@@ -162,7 +163,7 @@ func (s *Service) recordFailure(ctx context.Context, f account.Failure, from acc
 // orgsTx returns the organization that an account joined first, nil when it is in none, and the ids of all, sorted.
 func (s *Service) orgsTx(ctx context.Context, tx pgx.Tx, accountID uuid.UUID) (first *Org, all []uuid.UUID, err error) {
 	q := orgdb.New(tx)
-	list, _, err := s.listOf(ctx, q, accountID, Filter{Limit: maxLimit})
+	list, _, err := s.listOf(ctx, q, accountID, Filter{Limit: limits.MaxPage})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -265,7 +266,7 @@ func (s *Service) renewTx(ctx context.Context, tx pgx.Tx, r account.Rotation) (S
 	if err != nil {
 		return SignedIn{}, err
 	}
-	list, _, err := s.listOf(ctx, orgdb.New(tx), a.ID, Filter{Limit: maxLimit})
+	list, _, err := s.listOf(ctx, orgdb.New(tx), a.ID, Filter{Limit: limits.MaxPage})
 	if err != nil {
 		return SignedIn{}, err
 	}
@@ -330,7 +331,7 @@ func (s *Service) Me(ctx context.Context) (Me, error) {
 	if err != nil {
 		return Me{}, err
 	}
-	list, _, err := s.List(ctx, Filter{Limit: maxLimit})
+	list, _, err := s.List(ctx, Filter{Limit: limits.MaxPage})
 	if err != nil {
 		return Me{}, fmt.Errorf("who am I: %w", err)
 	}

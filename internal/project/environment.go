@@ -11,6 +11,7 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/project/internal/projectdb"
 )
@@ -45,8 +46,8 @@ func (s *Service) CreateEnvironment(ctx context.Context, orgID, projectID uuid.U
 		if err != nil {
 			return fmt.Errorf("count environments: %w", err)
 		}
-		if n >= MaxEnvironments {
-			return fault.New(fault.Conflict, "environment.too_many", "A project has at most %d environments.", MaxEnvironments)
+		if n >= limits.MaxEnvironments {
+			return fault.New(fault.Conflict, "environment.too_many", "A project has at most %d environments.", limits.MaxEnvironments)
 		}
 		e, err = s.appendEnvironment(ctx, tx, id, 0, who, created)
 		return err

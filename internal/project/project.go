@@ -18,15 +18,7 @@ import (
 
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
-)
-
-// The limits of what users name and set.
-const (
-	MaxName          = 100      // characters of a name
-	MaxDescription   = 2000     // characters of a description
-	MaxVariables     = 200      // variables of an environment
-	MaxVariableValue = 64 << 10 // bytes of a variable's value
-	MaxEnvironments  = 100      // environments of a project
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // variableName is what may stand between {{ and }}.
@@ -192,8 +184,8 @@ func cleanName(faults *fault.Error, name string) string {
 	switch n := utf8.RuneCountInString(name); {
 	case n == 0:
 		faults.At("/name", "A name is needed.")
-	case n > MaxName:
-		faults.At("/name", "A name has at most %d characters.", MaxName)
+	case n > limits.MaxProjectName:
+		faults.At("/name", "A name has at most %d characters.", limits.MaxProjectName)
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
 		faults.At("/name", "A name has no control characters.")
 	}
@@ -202,8 +194,8 @@ func cleanName(faults *fault.Error, name string) string {
 
 func cleanDescription(faults *fault.Error, text string) string {
 	switch {
-	case utf8.RuneCountInString(text) > MaxDescription:
-		faults.At("/description", "A description has at most %d characters.", MaxDescription)
+	case utf8.RuneCountInString(text) > limits.MaxDescription:
+		faults.At("/description", "A description has at most %d characters.", limits.MaxDescription)
 	case !utf8.ValidString(text) || strings.ContainsRune(text, 0):
 		faults.At("/description", "A description is text without NUL.")
 	}
@@ -215,8 +207,8 @@ func checkVariable(faults *fault.Error, name, value string) {
 	if !variableName.MatchString(name) {
 		faults.At(pointer, "A variable's name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.")
 	}
-	if len(value) > MaxVariableValue {
-		faults.At(pointer, "A variable's value has at most %d bytes.", MaxVariableValue)
+	if len(value) > limits.MaxVariableValue {
+		faults.At(pointer, "A variable's value has at most %d bytes.", limits.MaxVariableValue)
 	}
 	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
 		faults.At(pointer, "A variable's value is text without NUL.")
@@ -224,8 +216,8 @@ func checkVariable(faults *fault.Error, name, value string) {
 }
 
 func checkCount(faults *fault.Error, n int) {
-	if n > MaxVariables {
-		faults.At("/variables", "An environment has at most %s variables.", strconv.Itoa(MaxVariables))
+	if n > limits.MaxVariables {
+		faults.At("/variables", "An environment has at most %s variables.", strconv.Itoa(limits.MaxVariables))
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/olahol/melody"
 
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 const (
@@ -28,12 +29,8 @@ const (
 	closeMessage = websocket.CloseMessage
 	keySocket    = "socket"
 
-	// kernelBuffer bounds what the kernel keeps for a client that doesn't read.
-	kernelBuffer = 256 << 10
-	// lingerBytes and lingerTime bound what is read and thrown away of a frame that is too large, so that the close frame
-	// reaches the client instead of a reset.
-	lingerBytes = 4 << 20
-	lingerTime  = time.Second
+	// lingerTime bounds, with limits.LiveLingerBytes, what is read of a frame that is too large.
+	lingerTime = time.Second
 )
 
 // newMelody returns melody with its defaults changed: it would accept every origin, and drop messages silently.
@@ -230,7 +227,7 @@ func (s *Server) onError(ms *melody.Session, err error) {
 	case errors.Is(err, websocket.ErrReadLimit): // the close frame is out: see closeCodes
 		conn := ms.WebsocketConnection().UnderlyingConn()
 		if conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil { //nolint:forbidigo // a deadline of the kernel's clock
-			_, _ = io.CopyN(io.Discard, conn, lingerBytes)
+			_, _ = io.CopyN(io.Discard, conn, limits.LiveLingerBytes)
 		}
 	case errors.Is(err, melody.ErrMessageBufferFull): // outbox lets in less than melody's channel holds
 		socketOf(ms).cut()
@@ -266,7 +263,7 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		if err := tcp.SetWriteBuffer(kernelBuffer); err != nil {
+		if err := tcp.SetWriteBuffer(limits.LiveKernelBuffer); err != nil {
 			_ = conn.Close() // it is over anyway
 			return nil, nil, err
 		}

@@ -16,13 +16,11 @@ import (
 
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // retryUnavailable is when a client may come back that could not be signed in for a reason of ours.
 const retryUnavailable = 2 * time.Second
-
-// maxMistakes is how many frames that make no sense a connection may send.
-const maxMistakes = 10
 
 // message is a frame of the client.
 type message struct {
@@ -115,7 +113,7 @@ func (c *socket) refuse(code, text string, names ...string) {
 func (c *socket) mistake(code, text string) {
 	c.mistakes++
 	c.refuse(code, text)
-	if c.mistakes >= maxMistakes {
+	if c.mistakes >= limits.LiveMistakes {
 		c.close(CloseLimit, "limit", "too many frames that make no sense")
 	}
 }

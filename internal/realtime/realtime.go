@@ -22,6 +22,7 @@ import (
 
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // The close codes of the live stream, beside those of RFC 6455.
@@ -73,7 +74,7 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-// Limits are the numbers of the live stream; config documents each. Defaults returns them.
+// Limits are the numbers of the live stream; package limits documents each. Defaults returns them.
 type Limits struct {
 	Sockets         int           // of this node
 	SocketsPerUser  int           // on this node
@@ -98,10 +99,13 @@ type Limits struct {
 
 // Defaults returns the limits that hold when nothing else is said.
 func Defaults() Limits {
+	d := limits.Defaults()
 	return Limits{
-		Sockets: 5000, SocketsPerUser: 20, Topics: 100, FirstFrame: 1 << 10, Frame: 16 << 10, FrameRate: 20, FrameEvents: 500,
-		QueueFrames: 128, QueueBytes: 1 << 20, Coalesce: 10 * time.Millisecond, RecentEvents: 4096, AuthTime: 5 * time.Second,
-		Recheck: 4 * time.Second, WriteTimeout: 10 * time.Second, CatchUpReaders: 4, Page: 500, Idle: time.Second,
+		Sockets: d.LiveSockets, SocketsPerUser: d.LiveSocketsUser, Topics: d.LiveTopics, FirstFrame: limits.LiveFirstFrame,
+		Frame: int64(d.LiveFrame), FrameRate: d.LiveFrameRate, FrameEvents: d.LiveFrameEvents,
+		QueueFrames: d.LiveQueueFrames, QueueBytes: int(d.LiveQueueBytes), Coalesce: d.LiveCoalesce,
+		RecentEvents: d.LiveRecentEvents, AuthTime: d.LiveAuthTime, Recheck: d.LiveRecheck, WriteTimeout: d.LiveWriteTimeout,
+		CatchUpReaders: d.LiveCatchUpReader, Page: 500, Idle: time.Second,
 		ExpiryWarning: 30 * time.Second, UnverifiedGrace: time.Minute,
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/executor"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -227,10 +228,10 @@ func captured(c executor.Captured) Capture {
 	if c.Hidden {
 		return Capture{Name: c.Name, Value: json.RawMessage(masked)}
 	}
-	if len(c.Value) <= testspec.MaxActual {
+	if len(c.Value) <= limits.MaxActual {
 		return Capture{Name: c.Name, Value: c.Value}
 	}
-	text, err := json.Marshal(string(c.Value[:testspec.MaxActual]))
+	text, err := json.Marshal(string(c.Value[:limits.MaxActual]))
 	if err != nil { // a string is always written
 		text = []byte(`""`)
 	}

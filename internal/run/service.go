@@ -18,13 +18,11 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/project"
 	"github.com/testflow/testflow/internal/testspec"
 )
-
-// maxSuiteRuns bounds what one execution of a project's tests starts.
-const maxSuiteRuns = 500
 
 // Jobs puts jobs into the queue in the caller's transaction. River's clients do.
 type Jobs interface {
@@ -76,7 +74,7 @@ func (s *Service) StartSuite(ctx context.Context, orgID, projectID uuid.UUID, in
 		if _, err := project.GetTx(ctx, tx, projectID); err != nil {
 			return err
 		}
-		heads, err := apitest.HeadsTx(ctx, tx, projectID, in.Tags, maxSuiteRuns+1)
+		heads, err := apitest.HeadsTx(ctx, tx, projectID, in.Tags, limits.MaxSuiteRuns+1)
 		if err != nil {
 			return err
 		}
@@ -91,8 +89,8 @@ func (s *Service) StartSuite(ctx context.Context, orgID, projectID uuid.UUID, in
 			if err != nil {
 				return err
 			}
-			if requests = append(requests, more...); len(requests) > maxSuiteRuns {
-				return fault.New(fault.Conflict, "suite.too_large", "A suite has at most %d runs: choose tests by their tags.", maxSuiteRuns)
+			if requests = append(requests, more...); len(requests) > limits.MaxSuiteRuns {
+				return fault.New(fault.Conflict, "suite.too_large", "A suite has at most %d runs: choose tests by their tags.", limits.MaxSuiteRuns)
 			}
 		}
 		suite.Runs, err = s.begin(ctx, tx, requests)
@@ -239,22 +237,22 @@ func (r request) run(orgID uuid.UUID, in eventstore.Inserted) Run {
 // check names everything that is wrong with what an execution sets.
 func (s *Service) check(variables map[string]string, regions []string) error {
 	faults := fault.New(fault.Invalid, "run.invalid", "Some fields are not valid.")
-	if len(variables) > testspec.MaxVariables {
-		faults.At("/variables", "An execution sets at most %d variables.", testspec.MaxVariables)
+	if len(variables) > limits.MaxVariables {
+		faults.At("/variables", "An execution sets at most %d variables.", limits.MaxVariables)
 	}
 	for _, name := range slices.Sorted(maps.Keys(variables)) {
 		at := "/variables/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
 		switch value := variables[name]; {
 		case !testspec.IsVariableName(name):
-			faults.At(at, "A variable's name has letters, digits, _ and -, starts with a letter or _ and has at most %d characters.", testspec.MaxVariableName)
-		case len(value) > testspec.MaxVariableValue:
-			faults.At(at, "A variable's value has at most %d bytes.", testspec.MaxVariableValue)
+			faults.At(at, "A variable's name has letters, digits, _ and -, starts with a letter or _ and has at most %d characters.", limits.MaxVariableName)
+		case len(value) > limits.MaxVariableValue:
+			faults.At(at, "A variable's value has at most %d bytes.", limits.MaxVariableValue)
 		case !utf8.ValidString(value) || strings.ContainsRune(value, 0):
 			faults.At(at, "A variable's value is text without NUL.")
 		}
 	}
-	if len(regions) > apitest.MaxRegions {
-		faults.At("/regions", "An execution has at most %d regions.", apitest.MaxRegions)
+	if len(regions) > limits.MaxRegions {
+		faults.At("/regions", "An execution has at most %d regions.", limits.MaxRegions)
 	} else {
 		faults.Fields = append(faults.Fields, apitest.CheckRegions("/regions", regions, s.Regions)...)
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // doc says what an expectation takes, in one clause.
@@ -109,7 +111,7 @@ func checkPattern(v any, refused string) string {
 	if len(References(s)) > 0 {
 		return ""
 	}
-	plain, err := NewScope().Expand(s, MaxExpected)
+	plain, err := NewScope().Expand(s, limits.MaxExpected)
 	if err != nil {
 		return refused
 	}
@@ -141,7 +143,7 @@ func (s *Scope) ExpandExpected(a Assertion) (Assertion, error) {
 	if a.Expected == nil || !mayHoldReference(a.Expected) {
 		return a, nil
 	}
-	expanded, err := s.ExpandJSON(a.Expected, MaxExpected)
+	expanded, err := s.ExpandJSON(a.Expected, limits.MaxExpected)
 	if err != nil {
 		return a, err
 	}
@@ -165,8 +167,8 @@ func wantsNumber(src *SourceInfo, op *OperatorInfo) bool {
 // numbersFromReferences turns those texts of expanded (itself, or a list's members) into numbers that are references
 // in template and look like numbers.
 func numbersFromReferences(template, expanded json.RawMessage) json.RawMessage {
-	before, _, err1 := readTree(template, MaxSpecBytes)
-	after, _, err2 := readTree(expanded, MaxSpecBytes)
+	before, _, err1 := readTree(template, limits.MaxSpecBytes)
+	after, _, err2 := readTree(expanded, limits.MaxSpecBytes)
 	if err1 != nil || err2 != nil {
 		return expanded
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/theory/jsonpath"
 	"github.com/theory/jsonpath/registry"
 	"github.com/theory/jsonpath/spec"
+
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // compiledPath is a JSONPath ready to run. The library parses it and evaluates names, indexes and filters; walking the
@@ -24,9 +26,6 @@ type compiledPath struct {
 	// more than nodes^loops values.
 	loops int
 }
-
-// maxFilterCost bounds nodes^loops: what one evaluation of a filter, which cannot be interrupted, may look at.
-const maxFilterCost = 20_000_000
 
 // smallDocument is so few values that no path without loops in its filters takes long: no timer is set for it.
 const smallDocument = 1000
@@ -53,7 +52,7 @@ func boundedRegistry() *registry.Registry {
 		orig := *fn
 		*fn = *spec.Extension(name, orig.ReturnType(), orig.Validate, func(args []spec.PathValue) spec.PathValue {
 			text, pattern := textOf(args[0]), textOf(args[1])
-			if text == nil || pattern == nil || len(*text) > MaxMatchInput || len(*pattern) > MaxPattern {
+			if text == nil || pattern == nil || len(*text) > limits.MaxMatchInput || len(*pattern) > limits.MaxPattern {
 				return spec.LogicalFalse
 			}
 			return orig.Evaluate(args)
@@ -80,8 +79,8 @@ func compilePath(path string) (*compiledPath, error) {
 	if p, ok := pathCache.Get(path); ok {
 		return p, nil
 	}
-	if len(path) > MaxProperty {
-		return nil, fmt.Errorf("a JSONPath has at most %d bytes", MaxProperty)
+	if len(path) > limits.MaxProperty {
+		return nil, fmt.Errorf("a JSONPath has at most %d bytes", limits.MaxProperty)
 	}
 	parsed, err := pathParser.Parse(path)
 	if err != nil {
@@ -164,12 +163,12 @@ func (p *compiledPath) run(ctx context.Context, doc any, nodes int) ([]any, erro
 	for range p.loops {
 		cost *= float64(max(nodes, 2))
 	}
-	if cost > maxFilterCost && p.loops > 1 {
+	if cost > limits.MaxFilterCost && p.loops > 1 {
 		return nil, errSelector{"the path's filter is too costly for a body of this size"}
 	}
 	if nodes > smallDocument || p.loops > 0 {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, SelectorTime)
+		ctx, stop = context.WithTimeout(ctx, limits.SelectorTime)
 		defer stop()
 	}
 	w := &walk{ctx: ctx, root: doc}
@@ -183,8 +182,8 @@ func (p *compiledPath) run(ctx context.Context, doc any, nodes int) ([]any, erro
 		}
 		current = w.out
 	}
-	if len(current) > MaxSelected {
-		return nil, errSelector{fmt.Sprintf("the path selects more than %d values", MaxSelected)}
+	if len(current) > limits.MaxSelected {
+		return nil, errSelector{fmt.Sprintf("the path selects more than %d values", limits.MaxSelected)}
 	}
 	return current, nil
 }
@@ -194,7 +193,7 @@ var errTooSlow = errSelector{"the path takes too long in a body of this size"}
 // visit counts one look at a value.
 func (w *walk) visit() error {
 	w.visited++
-	if w.visited > MaxVisited || len(w.out) > MaxResponseNodes {
+	if w.visited > limits.MaxVisited || len(w.out) > limits.MaxResponseNodes {
 		return errTooSlow
 	}
 	if w.visited&0xff == 0 && w.ctx.Err() != nil {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/theory/jsonpath"
+
+	"github.com/testflow/testflow/internal/limits"
 )
 
 const store = `{"store":{"book":[{"category":"reference","author":"N","title":"S","price":8.95},{"category":"fiction","author":"E","title":"W","price":12.99},
@@ -100,7 +102,7 @@ func TestPaths_endSoon(t *testing.T) {
 			s := &Subject{Body: body}
 			started := time.Now()
 			v := s.Judge(context.Background(), Assertion{Source: "jsonpath", Property: path, Operator: "exists", Expected: nil})
-			if took := time.Since(started); took > 4*SelectorTime {
+			if took := time.Since(started); took > 4*limits.SelectorTime {
 				t.Errorf("%s in %d bytes took %s", path, len(body), took)
 			}
 			if v.Message == "" || strings.Contains(v.Message, "holds more than") {
@@ -130,8 +132,8 @@ func TestPaths_budgets(t *testing.T) {
 		body       []byte
 		path, word string
 	}{
-		"selected":      {list(MaxSelected + 1), "$[*]", "selects more than"},
-		"just selected": {list(MaxSelected), "$[*]", `it is "[1,1,1`},
+		"selected":      {list(limits.MaxSelected + 1), "$[*]", "selects more than"},
+		"just selected": {list(limits.MaxSelected), "$[*]", `it is "[1,1,1`},
 		"visited":       {list(200_000), "$[" + strings.TrimSuffix(strings.Repeat("?@>1,", 100), ",") + "]", "takes too long"},
 		"filter":        {list(10_000), "$[?@[?$..a]]", "too costly"},
 	} {
@@ -156,7 +158,7 @@ func TestDocument_limits(t *testing.T) {
 	for name, c := range map[string]struct{ body, why string }{
 		"empty":      {"", "empty"},
 		"deep":       {strings.Repeat("[", 65) + strings.Repeat("]", 65), "deeper"},
-		"many":       {"[" + strings.Repeat("1,", MaxResponseNodes) + "1]", "more than"},
+		"many":       {"[" + strings.Repeat("1,", limits.MaxResponseNodes) + "1]", "more than"},
 		"not JSON":   {"<html>", "not JSON"},
 		"cut":        {`{"a":`, "not JSON"},
 		"two values": {`{} {}`, "not JSON"},

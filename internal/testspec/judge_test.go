@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -237,7 +238,7 @@ func TestJudge_shownIsStorable(t *testing.T) {
 				a.Property = "$"
 			}
 			got := s.Judge(context.Background(), a).Actual
-			if !json.Valid(got.JSON) || len(got.JSON) > 6*testspec.MaxActual+16 {
+			if !json.Valid(got.JSON) || len(got.JSON) > 6*limits.MaxActual+16 {
 				t.Errorf("%s %s: %d bytes %q", name, source, len(got.JSON), got.JSON)
 			}
 			var v any
@@ -266,7 +267,7 @@ func TestCapture(t *testing.T) {
 			t.Errorf("%s: %s, %v", property, got, err)
 		}
 	}
-	big := &testspec.Subject{Body: []byte(strings.Repeat("a", testspec.MaxVariableValue+1))}
+	big := &testspec.Subject{Body: []byte(strings.Repeat("a", limits.MaxVariableValue+1))}
 	if _, err := big.Capture(context.Background(), testspec.Capture{Source: "body"}); err == nil {
 		t.Error("a capture over the limit was kept")
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -39,14 +40,14 @@ func TestOpenAPI_isTheTables(t *testing.T) {
 		"operators":    {s["Operator"].Enum, testspec.OperatorNames()},
 		"severities":   {s["Assertion"].Properties["severity"].Enum, testspec.Severities()},
 		"versions":     {request["httpVersion"].Enum, testspec.HTTPVersions()},
-		"steps":        {s["Steps"].MaxItems, testspec.MaxSteps},
-		"assertions":   {s["Step"].Properties["assertions"].MaxItems, testspec.MaxAssertions},
-		"captures":     {s["Step"].Properties["captures"].MaxItems, testspec.MaxCaptures},
-		"url":          {request["url"].MaxLength, testspec.MaxURL},
-		"maxRedirects": {request["maxRedirects"].Maximum, testspec.MaxRedirects},
-		"redirects":    {request["maxRedirects"].Default, testspec.DefaultMaxRedirects},
-		"property":     {s["Assertion"].Properties["property"].MaxLength, testspec.MaxProperty},
-		"capture name": {s["CaptureRule"].Properties["name"].MaxLength, testspec.MaxVariableName},
+		"steps":        {s["Steps"].MaxItems, limits.MaxSteps},
+		"assertions":   {s["Step"].Properties["assertions"].MaxItems, limits.MaxAssertions},
+		"captures":     {s["Step"].Properties["captures"].MaxItems, limits.MaxCaptures},
+		"url":          {request["url"].MaxLength, limits.MaxURL},
+		"maxRedirects": {request["maxRedirects"].Maximum, limits.MaxRedirects},
+		"redirects":    {request["maxRedirects"].Default, limits.DefaultMaxRedirects},
+		"property":     {s["Assertion"].Properties["property"].MaxLength, limits.MaxProperty},
+		"capture name": {s["CaptureRule"].Properties["name"].MaxLength, limits.MaxVariableName},
 	} {
 		if diff := cmp.Diff(c.want, c.got); diff != "" {
 			t.Errorf("%s (-ours +openapi.yaml):\n%s", name, diff)

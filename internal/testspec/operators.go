@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // Expectation says what an operator's expected value must be.
@@ -288,8 +290,8 @@ func evalMatches(a value, expected any) (bool, string) {
 	if !ok || !ok2 {
 		return false, typeName(a.v) + " is not text"
 	}
-	if len(s) > MaxMatchInput {
-		return false, fmt.Sprintf("it is longer than the %d bytes that a pattern is run over", MaxMatchInput)
+	if len(s) > limits.MaxMatchInput {
+		return false, fmt.Sprintf("it is longer than the %d bytes that a pattern is run over", limits.MaxMatchInput)
 	}
 	re, why := compilePattern(pattern)
 	if why != "" {
@@ -300,8 +302,8 @@ func evalMatches(a value, expected any) (bool, string) {
 
 // compilePattern compiles an RE2 pattern; why is a clause that says what is wrong with it.
 func compilePattern(pattern string) (re *regexp.Regexp, why string) {
-	if len(pattern) > MaxPattern {
-		return nil, fmt.Sprintf("a regular expression has at most %d bytes", MaxPattern)
+	if len(pattern) > limits.MaxPattern {
+		return nil, fmt.Sprintf("a regular expression has at most %d bytes", limits.MaxPattern)
 	}
 	re, err := regexp.Compile(pattern)
 	if err != nil {

@@ -10,12 +10,13 @@ import (
 	"strings"
 
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // Codes of the faults that Parse and Read return.
 const (
 	CodeMalformed = "spec.malformed" // fault.Malformed: it is not JSON
-	CodeTooLarge  = "spec.too_large" // fault.TooLarge: over MaxSpecBytes, MaxSpecDepth or MaxSpecNodes
+	CodeTooLarge  = "spec.too_large" // fault.TooLarge: over limits.MaxSpecBytes, limits.MaxSpecDepth or limits.MaxSpecNodes
 	CodeInvalid   = "spec.invalid"   // fault.Invalid, with every place
 )
 
@@ -61,7 +62,7 @@ func related(faults []fault.Field, pointer string) bool {
 }
 
 func parse(data []byte) (Spec, []fault.Field, error) {
-	tree, faults, err := readTree(data, MaxSpecBytes)
+	tree, faults, err := readTree(data, limits.MaxSpecBytes)
 	if err != nil {
 		var tooMuch errTooMuch
 		if errors.As(err, &tooMuch) {
@@ -103,7 +104,7 @@ func (s Spec) Canonical() ([]byte, error) {
 	if err := enc.Encode(s); err != nil {
 		return nil, fmt.Errorf("write spec: %w", err)
 	}
-	tree, _, err := readTree(buf.Bytes(), 6*MaxSpecBytes)
+	tree, _, err := readTree(buf.Bytes(), 6*limits.MaxSpecBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read back spec: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -76,8 +77,8 @@ func TestParse_refusesWhole(t *testing.T) {
 		"comment":     {"{/* */}", fault.Malformed},
 		"NaN":         {`{"timeout":NaN}`, fault.Malformed},
 		"deep":        {`{"steps":` + deep + `}`, fault.TooLarge},
-		"many values": {`{"steps":[` + strings.Repeat("0,", testspec.MaxSpecNodes) + `0]}`, fault.TooLarge},
-		"large":       {`{"steps":"` + strings.Repeat("a", testspec.MaxSpecBytes) + `"}`, fault.TooLarge},
+		"many values": {`{"steps":[` + strings.Repeat("0,", limits.MaxSpecNodes) + `0]}`, fault.TooLarge},
+		"large":       {`{"steps":"` + strings.Repeat("a", limits.MaxSpecBytes) + `"}`, fault.TooLarge},
 		"a list":      {`[]`, fault.Invalid},
 		"null":        {`null`, fault.Invalid},
 	} {

@@ -8,13 +8,15 @@ package testspec
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // Spec is the content of a test's revision. Its name, project, tags and schedule belong to the test, not to it.
 // A Spec that came from Parse and has no faults under Validate is safe to run; it is not changed afterwards and may be
 // shared between goroutines.
 type Spec struct {
-	// Timeout bounds the whole run; 0 means MaxTimeout.
+	// Timeout bounds the whole run; 0 means limits.MaxTimeout.
 	Timeout Duration `json:"timeout,omitzero"`
 	// Variables are the test's own values. They are taken as they are: references in them are refused.
 	Variables map[string]string `json:"variables,omitempty"`
@@ -39,10 +41,10 @@ type Request struct {
 	Query   map[string]Values `json:"query,omitempty"`
 	Headers map[string]Values `json:"headers,omitempty"`
 	Body    *Body             `json:"body,omitempty"`
-	// FollowRedirects is true unless set; MaxRedirects is DefaultMaxRedirects unless set.
+	// FollowRedirects is true unless set; MaxRedirects is limits.DefaultMaxRedirects unless set.
 	FollowRedirects *bool `json:"followRedirects,omitempty"`
 	MaxRedirects    *int  `json:"maxRedirects,omitempty"`
-	// Timeout bounds this request, redirects and body included; 0 means DefaultTimeout. The spec's own comes on top.
+	// Timeout bounds this request, redirects and body included; 0 means limits.DefaultTimeout. The spec's own comes on top.
 	Timeout     Duration    `json:"timeout,omitzero"`
 	HTTPVersion HTTPVersion `json:"httpVersion,omitempty"`
 	// VerifyTLS is true unless set.
@@ -113,7 +115,7 @@ func (r Request) Follows() bool { return r.FollowRedirects == nil || *r.FollowRe
 // RedirectLimit returns how many redirects are followed at most.
 func (r Request) RedirectLimit() int {
 	if r.MaxRedirects == nil {
-		return DefaultMaxRedirects
+		return limits.DefaultMaxRedirects
 	}
 	return *r.MaxRedirects
 }
@@ -135,9 +137,9 @@ func (r Request) Version() HTTPVersion {
 // TotalTimeout returns how long a run may take.
 func (s Spec) TotalTimeout() time.Duration {
 	if s.Timeout <= 0 {
-		return MaxTimeout
+		return limits.MaxTimeout
 	}
-	return min(time.Duration(s.Timeout), MaxTimeout)
+	return min(time.Duration(s.Timeout), limits.MaxTimeout)
 }
 
 // SafeToRepeat returns whether a run may be sent twice: every step is GET, HEAD or OPTIONS, or the spec says so.

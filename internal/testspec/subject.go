@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // Subject is a response as assertions and captures see it. It reads the body as JSON once, when first asked to. Not
@@ -41,7 +43,7 @@ func (s *Subject) json() (doc any, why string) {
 	return s.document, s.docError
 }
 
-// readDocument reads a response's body as JSON within MaxResponseDepth and MaxResponseNodes, which are checked before
+// readDocument reads a response's body as JSON within limits.MaxResponseDepth and limits.MaxResponseNodes, which are checked before
 // anything is built: a list of empty lists takes twenty times its length in memory.
 func readDocument(body []byte) (doc any, nodes int, why string) {
 	if len(body) == 0 {
@@ -66,8 +68,8 @@ func readDocument(body []byte) (doc any, nodes int, why string) {
 		case '[', '{':
 			depth++
 			nodes++
-			if depth > MaxResponseDepth {
-				return nil, 0, fmt.Sprintf("the body nests deeper than %d levels", MaxResponseDepth)
+			if depth > limits.MaxResponseDepth {
+				return nil, 0, fmt.Sprintf("the body nests deeper than %d levels", limits.MaxResponseDepth)
 			}
 		case ']', '}':
 			depth--
@@ -75,8 +77,8 @@ func readDocument(body []byte) (doc any, nodes int, why string) {
 			nodes++
 		}
 	}
-	if nodes > MaxResponseNodes {
-		return nil, 0, fmt.Sprintf("the body holds more than %d JSON values", MaxResponseNodes)
+	if nodes > limits.MaxResponseNodes {
+		return nil, 0, fmt.Sprintf("the body holds more than %d JSON values", limits.MaxResponseNodes)
 	}
 	doc, err := decodeJSON(body)
 	if err != nil {
@@ -91,7 +93,7 @@ type CaptureError struct{ Reason string }
 // Error returns the reason.
 func (e *CaptureError) Error() string { return e.Reason }
 
-// Capture reads what c keeps: a JSON value of at most MaxVariableValue bytes. The error is a *CaptureError.
+// Capture reads what c keeps: a JSON value of at most limits.MaxVariableValue bytes. The error is a *CaptureError.
 func (s *Subject) Capture(ctx context.Context, c Capture) (json.RawMessage, error) {
 	src, ok := sourceByName[c.Source]
 	if !ok {
@@ -104,12 +106,12 @@ func (s *Subject) Capture(ctx context.Context, c Capture) (json.RawMessage, erro
 	if v.none != "" {
 		return nil, &CaptureError{v.none}
 	}
-	if text, ok := v.v.(string); ok && len(text) > MaxVariableValue {
-		return nil, &CaptureError{fmt.Sprintf("it is longer than %d bytes", MaxVariableValue)}
+	if text, ok := v.v.(string); ok && len(text) > limits.MaxVariableValue {
+		return nil, &CaptureError{fmt.Sprintf("it is longer than %d bytes", limits.MaxVariableValue)}
 	}
 	raw := encodeJSON(nil, v.v)
-	if len(raw) > MaxVariableValue {
-		return nil, &CaptureError{fmt.Sprintf("it is longer than %d bytes", MaxVariableValue)}
+	if len(raw) > limits.MaxVariableValue {
+		return nil, &CaptureError{fmt.Sprintf("it is longer than %d bytes", limits.MaxVariableValue)}
 	}
 	if !storable(v.v) {
 		return nil, &CaptureError{"it holds a number that is too long"}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // A template is text with references: `{{name}}`, spaces around the name allowed. References are replaced in one pass:
@@ -87,9 +89,9 @@ func checkReference(name string) string {
 }
 
 // IsVariableName says whether s may name a variable: a letter or _, then letters, digits, _ and -; at most
-// MaxVariableName characters.
+// limits.MaxVariableName characters.
 func IsVariableName(s string) bool {
-	if s == "" || len(s) > MaxVariableName {
+	if s == "" || len(s) > limits.MaxVariableName {
 		return false
 	}
 	for i := range len(s) {
@@ -192,7 +194,7 @@ func (s *Scope) ExpandJSON(raw json.RawMessage, limit int) (json.RawMessage, err
 		}
 		return raw, nil
 	}
-	tree, _, err := readTree(raw, MaxSpecBytes)
+	tree, _, err := readTree(raw, limits.MaxSpecBytes)
 	if err != nil {
 		return nil, &TemplateError{"this is not JSON"}
 	}
@@ -232,7 +234,7 @@ func (s *Scope) expandNode(n *node, budget *int) error {
 			return &UndefinedError{parts[0].ref}
 		}
 		if *budget -= len(text); *budget < 0 {
-			return &OverflowError{MaxRequestBody}
+			return &OverflowError{limits.MaxRequestBody}
 		}
 		if raw == nil {
 			n.text = text

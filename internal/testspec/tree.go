@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // node is one JSON value, its members in the order in which they were written.
@@ -57,7 +58,7 @@ func (e errTooMuch) Error() string { return e.detail }
 // duplicate fields and what could not be stored.
 func readTree(data []byte, limit int) (*node, []fault.Field, error) {
 	if len(data) > limit {
-		return nil, nil, errTooMuch{fmt.Sprintf("A spec has at most %d bytes of JSON.", MaxSpecBytes)}
+		return nil, nil, errTooMuch{fmt.Sprintf("A spec has at most %d bytes of JSON.", limits.MaxSpecBytes)}
 	}
 	if !utf8.Valid(data) {
 		return nil, nil, errors.New("JSON is UTF-8, this is not")
@@ -96,13 +97,13 @@ func (r *treeReader) value(at string, depth int) (*node, error) {
 }
 
 func (r *treeReader) valueOf(tok json.Token, src []byte, at string, depth int) (*node, error) {
-	if r.nodes++; r.nodes > MaxSpecNodes {
-		return nil, errTooMuch{fmt.Sprintf("A spec has at most %d JSON values.", MaxSpecNodes)}
+	if r.nodes++; r.nodes > limits.MaxSpecNodes {
+		return nil, errTooMuch{fmt.Sprintf("A spec has at most %d JSON values.", limits.MaxSpecNodes)}
 	}
 	switch v := tok.(type) {
 	case json.Delim:
-		if depth >= MaxSpecDepth {
-			return nil, errTooMuch{fmt.Sprintf("A spec nests at most %d levels deep.", MaxSpecDepth)}
+		if depth >= limits.MaxSpecDepth {
+			return nil, errTooMuch{fmt.Sprintf("A spec nests at most %d levels deep.", limits.MaxSpecDepth)}
 		}
 		if v == '{' {
 			return r.object(at, depth)
@@ -213,13 +214,13 @@ func loneSurrogate(src []byte) bool {
 
 // storableNumber returns "" when jsonb and every reader can hold the number, otherwise why not.
 func storableNumber(s string) string {
-	if len(s) > MaxNumberLength {
-		return fmt.Sprintf("A number has at most %d characters.", MaxNumberLength)
+	if len(s) > limits.MaxNumberLength {
+		return fmt.Sprintf("A number has at most %d characters.", limits.MaxNumberLength)
 	}
 	if i := strings.IndexAny(s, "eE"); i >= 0 {
 		exp, err := strconv.Atoi(s[i+1:])
-		if err != nil || exp > MaxNumberExponent || exp < -MaxNumberExponent {
-			return fmt.Sprintf("A number's exponent is between -%d and %d.", MaxNumberExponent, MaxNumberExponent)
+		if err != nil || exp > limits.MaxNumberExponent || exp < -limits.MaxNumberExponent {
+			return fmt.Sprintf("A number's exponent is between -%d and %d.", limits.MaxNumberExponent, limits.MaxNumberExponent)
 		}
 	}
 	return ""

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // Option changes what Validate accepts.
@@ -59,19 +60,19 @@ func (v *validator) refuse(at, format string, args ...any) {
 }
 
 func (v *validator) spec(s Spec) {
-	if time.Duration(s.Timeout) > MaxTimeout {
-		v.refuse("/timeout", "A run takes at most %s.", Duration(MaxTimeout))
+	if time.Duration(s.Timeout) > limits.MaxTimeout {
+		v.refuse("/timeout", "A run takes at most %s.", Duration(limits.MaxTimeout))
 	}
-	if len(s.Variables) > MaxVariables {
-		v.refuse("/variables", "A test has at most %d variables.", MaxVariables)
+	if len(s.Variables) > limits.MaxVariables {
+		v.refuse("/variables", "A test has at most %d variables.", limits.MaxVariables)
 	}
 	for _, name := range sorted(s.Variables) {
 		at := "/variables/" + escapePointer(name)
 		if !IsVariableName(name) {
-			v.refuse(at, "A variable's name is a letter or _, then letters, digits, _ and -, at most %d characters.", MaxVariableName)
+			v.refuse(at, "A variable's name is a letter or _, then letters, digits, _ and -, at most %d characters.", limits.MaxVariableName)
 		}
-		if len(s.Variables[name]) > MaxVariableValue {
-			v.refuse(at, "A variable has at most %d bytes.", MaxVariableValue)
+		if len(s.Variables[name]) > limits.MaxVariableValue {
+			v.refuse(at, "A variable has at most %d bytes.", limits.MaxVariableValue)
 		}
 		if strings.Contains(s.Variables[name], "{{") {
 			v.refuse(at, "A variable's value is taken as it is; {{…}} in it is not replaced. Put both references where they are used.")
@@ -81,8 +82,8 @@ func (v *validator) spec(s Spec) {
 	switch {
 	case len(s.Steps) == 0:
 		v.refuse("/steps", "A test has at least one step.")
-	case len(s.Steps) > MaxSteps:
-		v.refuse("/steps", "A test has at most %d steps.", MaxSteps)
+	case len(s.Steps) > limits.MaxSteps:
+		v.refuse("/steps", "A test has at most %d steps.", limits.MaxSteps)
 		return
 	}
 	for i, step := range s.Steps {
@@ -91,19 +92,19 @@ func (v *validator) spec(s Spec) {
 }
 
 func (v *validator) step(s Step, at string) {
-	if len([]rune(s.Name)) > MaxStepName {
-		v.refuse(at+"/name", "A step's name has at most %d characters.", MaxStepName)
+	if len([]rune(s.Name)) > limits.MaxStepName {
+		v.refuse(at+"/name", "A step's name has at most %d characters.", limits.MaxStepName)
 	}
 	v.request(s.Request, at+"/request")
-	if len(s.Assertions) > MaxAssertions {
-		v.refuse(at+"/assertions", "A step has at most %d assertions.", MaxAssertions)
+	if len(s.Assertions) > limits.MaxAssertions {
+		v.refuse(at+"/assertions", "A step has at most %d assertions.", limits.MaxAssertions)
 	} else {
 		for i, a := range s.Assertions {
 			v.assertion(a, at+"/assertions/"+strconv.Itoa(i))
 		}
 	}
-	if len(s.Captures) > MaxCaptures {
-		v.refuse(at+"/captures", "A step has at most %d captures.", MaxCaptures)
+	if len(s.Captures) > limits.MaxCaptures {
+		v.refuse(at+"/captures", "A step has at most %d captures.", limits.MaxCaptures)
 		return
 	}
 	// Known from the next step on, so after this one's request and assertions.
@@ -111,7 +112,7 @@ func (v *validator) step(s Step, at string) {
 	for i, c := range s.Captures {
 		cat := at + "/captures/" + strconv.Itoa(i)
 		if !IsVariableName(c.Name) {
-			v.refuse(cat+"/name", "A capture's name is a letter or _, then letters, digits, _ and -, at most %d characters.", MaxVariableName)
+			v.refuse(cat+"/name", "A capture's name is a letter or _, then letters, digits, _ and -, at most %d characters.", limits.MaxVariableName)
 		} else if here[c.Name] {
 			v.refuse(cat+"/name", "This step has a capture of this name already.")
 		}
@@ -130,14 +131,14 @@ func (v *validator) request(r Request, at string) {
 		v.refuse(at+"/method", "CONNECT and TRACE cannot be sent.")
 	}
 	v.url(r.URL, at+"/url")
-	v.pairs(r.Query, at+"/query", MaxQueryValues, "query values")
+	v.pairs(r.Query, at+"/query", limits.MaxQueryValues, "query values")
 	v.headers(r, at)
 	v.body(r.Body, at+"/body")
-	if n := r.RedirectLimit(); n < 0 || n > MaxRedirects {
-		v.refuse(at+"/maxRedirects", "This is a number from 0 to %d.", MaxRedirects)
+	if n := r.RedirectLimit(); n < 0 || n > limits.MaxRedirects {
+		v.refuse(at+"/maxRedirects", "This is a number from 0 to %d.", limits.MaxRedirects)
 	}
-	if time.Duration(r.Timeout) > MaxTimeout {
-		v.refuse(at+"/timeout", "A request takes at most %s.", Duration(MaxTimeout))
+	if time.Duration(r.Timeout) > limits.MaxTimeout {
+		v.refuse(at+"/timeout", "A request takes at most %s.", Duration(limits.MaxTimeout))
 	}
 	if !slices.Contains(HTTPVersions(), string(r.Version())) {
 		v.refuse(at+"/httpVersion", "This is one of %s.", strings.Join(HTTPVersions(), ", "))
@@ -150,8 +151,8 @@ func (v *validator) url(raw, at string) {
 		v.refuse(at, "A request has a URL.")
 		return
 	}
-	if len(raw) > MaxURL {
-		v.refuse(at, "A URL has at most %d bytes.", MaxURL)
+	if len(raw) > limits.MaxURL {
+		v.refuse(at, "A URL has at most %d bytes.", limits.MaxURL)
 		return
 	}
 	if !v.template(raw, at) {
@@ -246,11 +247,11 @@ func (v *validator) headers(r Request, at string) {
 			v.template(value, valueAt(here, values, i))
 		}
 	}
-	if n > MaxHeaders {
-		v.refuse(at+"/headers", "A request has at most %d headers.", MaxHeaders)
+	if n > limits.MaxHeaders {
+		v.refuse(at+"/headers", "A request has at most %d headers.", limits.MaxHeaders)
 	}
-	if size > MaxHeaderBytes {
-		v.refuse(at+"/headers", "A request's headers have at most %d bytes.", MaxHeaderBytes)
+	if size > limits.MaxHeaderBytes {
+		v.refuse(at+"/headers", "A request's headers have at most %d bytes.", limits.MaxHeaderBytes)
 	}
 }
 
@@ -297,20 +298,20 @@ func (v *validator) body(b *Body, at string) {
 		v.refuse(at, "A body is exactly one of json, text and form.")
 	}
 	if b.JSON != nil {
-		if len(b.JSON) > MaxRequestBody {
-			v.refuse(at+"/json", "A body has at most %d bytes.", MaxRequestBody)
+		if len(b.JSON) > limits.MaxRequestBody {
+			v.refuse(at+"/json", "A body has at most %d bytes.", limits.MaxRequestBody)
 		} else {
 			v.jsonTemplate(b.JSON, at+"/json")
 		}
 	}
 	if b.Text != nil {
-		if len(*b.Text) > MaxRequestBody {
-			v.refuse(at+"/text", "A body has at most %d bytes.", MaxRequestBody)
+		if len(*b.Text) > limits.MaxRequestBody {
+			v.refuse(at+"/text", "A body has at most %d bytes.", limits.MaxRequestBody)
 		} else {
 			v.template(*b.Text, at+"/text")
 		}
 	}
-	v.pairs(b.Form, at+"/form", MaxFormValues, "form values")
+	v.pairs(b.Form, at+"/form", limits.MaxFormValues, "form values")
 	if b.ContentType != "" {
 		if b.Text == nil {
 			v.refuse(at+"/contentType", "Only a text body has a content type of its own; for the others set the header content-type.")
@@ -342,7 +343,7 @@ func (v *validator) template(s, at string) bool {
 
 // jsonTemplate checks every string of a JSON value as a template.
 func (v *validator) jsonTemplate(raw json.RawMessage, at string) {
-	tree, faults, err := readTree(raw, MaxSpecBytes)
+	tree, faults, err := readTree(raw, limits.MaxSpecBytes)
 	if err != nil {
 		v.refuse(at, "This is not JSON.")
 		return
@@ -383,8 +384,8 @@ func (v *validator) source(name, property, at string) *SourceInfo {
 		v.refuse(at+"/property", "The source %s takes no property.", name)
 	case src.Property != "" && property == "":
 		v.refuse(at+"/property", "The source %s needs a property: %s.", name, src.Property)
-	case len(property) > MaxProperty:
-		v.refuse(at+"/property", "A property has at most %d bytes.", MaxProperty)
+	case len(property) > limits.MaxProperty:
+		v.refuse(at+"/property", "A property has at most %d bytes.", limits.MaxProperty)
 	case src.checkProperty != nil:
 		if why := src.checkProperty(property); why != "" {
 			v.refuse(at+"/property", "%s", why)
@@ -429,8 +430,8 @@ func (v *validator) expected(a Assertion, src *SourceInfo, op *OperatorInfo, at 
 		v.refuse(at, "The operator %s needs an expected value: %s.", op.Name, op.Expected.doc())
 		return
 	}
-	if len(a.Expected) > MaxExpected {
-		v.refuse(at, "An expected value has at most %d bytes.", MaxExpected)
+	if len(a.Expected) > limits.MaxExpected {
+		v.refuse(at, "An expected value has at most %d bytes.", limits.MaxExpected)
 		return
 	}
 	before := len(v.faults)

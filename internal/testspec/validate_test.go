@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -37,7 +38,7 @@ func TestValidate_refuses(t *testing.T) {
 		{url("https://a.example/{{$uuid}}"), "/steps/0/request/url", "generated value $uuid"},
 		{url("https://a.example/{{secrets.token}}"), "/steps/0/request/url", "scope secrets"},
 		{url(`https://a.example/\n`), "/steps/0/request/url", "control"},
-		{url("https://a.example/" + strings.Repeat("a", testspec.MaxURL)), "/steps/0/request/url", "8192"},
+		{url("https://a.example/" + strings.Repeat("a", limits.MaxURL)), "/steps/0/request/url", "8192"},
 		{`{"steps":[{"request":{"url":"https://a.example/"}}]}`, "/steps/0/request/method", "method"},
 		{`{"steps":[{"request":{"method":"CONNECT","url":"https://a.example/"}}]}`, "/steps/0/request/method", "CONNECT"},
 		{`{"steps":[{"request":{"method":"GE T","url":"https://a.example/"}}]}`, "/steps/0/request/method", "capitals"},
@@ -128,18 +129,18 @@ func TestValidate_limits(t *testing.T) {
 		pointer string
 		spec    func(n int) string
 	}{
-		{testspec.MaxSteps, "/steps", func(n int) string { return `{"steps":[` + many(n, step) + `]}` }},
-		{testspec.MaxAssertions, "/steps/0/assertions", func(n int) string {
+		{limits.MaxSteps, "/steps", func(n int) string { return `{"steps":[` + many(n, step) + `]}` }},
+		{limits.MaxAssertions, "/steps/0/assertions", func(n int) string {
 			return `{"steps":[` + step[:len(step)-1] + `,"assertions":[` + many(n, `{"source":"body","operator":"isEmpty"}`) + `]}]}`
 		}},
-		{testspec.MaxCaptures, "/steps/0/captures", func(n int) string {
+		{limits.MaxCaptures, "/steps/0/captures", func(n int) string {
 			return `{"steps":[` + step[:len(step)-1] + `,"captures":[` + named(n, `{"name":"c%d","source":"body"}`) + `]}]}`
 		}},
-		{testspec.MaxVariables, "/variables", func(n int) string { return `{"variables":{` + named(n, `"v%d":""`) + `},"steps":[` + step + `]}` }},
-		{testspec.MaxHeaders, "/steps/0/request/headers", func(n int) string {
+		{limits.MaxVariables, "/variables", func(n int) string { return `{"variables":{` + named(n, `"v%d":""`) + `},"steps":[` + step + `]}` }},
+		{limits.MaxHeaders, "/steps/0/request/headers", func(n int) string {
 			return `{"steps":[{"request":{"method":"GET","url":"https://a.example/","headers":{` + named(n, `"h%d":""`) + `}}}]}`
 		}},
-		{testspec.MaxQueryValues, "/steps/0/request/query", func(n int) string {
+		{limits.MaxQueryValues, "/steps/0/request/query", func(n int) string {
 			return `{"steps":[{"request":{"method":"GET","url":"https://a.example/","query":{"a":[` + many(n, `"x"`) + `]}}}]}`
 		}},
 	} {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/testflow/testflow/internal/limits"
 )
 
 // value is what a source read: a JSON value (nil, bool, json.Number, string, []any, map[string]any), or nothing.
@@ -95,7 +97,7 @@ func decodeScalar(raw []byte) (any, bool) {
 			}
 		}
 		return inner, true
-	case len(s) <= MaxNumberLength:
+	case len(s) <= limits.MaxNumberLength:
 		if _, ok := parseDecimal(s); ok {
 			return json.Number(s), true
 		}
@@ -130,12 +132,9 @@ func deepEqual(a, b any) bool {
 	}
 }
 
-// maxShownSize bounds the work of measuring a value that is shown: it is written out until it is longer than this.
-const maxShownSize = 1 << 20
-
-// encodeJSON appends v compactly, object keys sorted, and stops soon after maxShownSize. v came from decodeJSON.
+// encodeJSON appends v compactly, object keys sorted, and stops soon after limits.MaxShownSize. v came from decodeJSON.
 func encodeJSON(b []byte, v any) []byte {
-	if len(b) > maxShownSize {
+	if len(b) > limits.MaxShownSize {
 		return b
 	}
 	switch x := v.(type) {
@@ -148,7 +147,7 @@ func encodeJSON(b []byte, v any) []byte {
 	case []any:
 		b = append(b, '[')
 		for i, e := range x {
-			if len(b) > maxShownSize {
+			if len(b) > limits.MaxShownSize {
 				break
 			}
 			if i > 0 {
@@ -160,7 +159,7 @@ func encodeJSON(b []byte, v any) []byte {
 	case map[string]any:
 		b = append(b, '{')
 		for i, k := range slices.Sorted(maps.Keys(x)) {
-			if len(b) > maxShownSize {
+			if len(b) > limits.MaxShownSize {
 				break
 			}
 			if i > 0 {
@@ -178,14 +177,14 @@ func encodeJSON(b []byte, v any) []byte {
 // show cuts v down for a result.
 func show(v any) Shown {
 	text, isText := v.(string)
-	if isText && len(text) > MaxActual {
+	if isText && len(text) > limits.MaxActual {
 		return shownCut(text)
 	}
 	whole := encodeJSON(nil, v)
 	if !isText {
 		text = string(whole)
 	}
-	if len(text) > MaxActual || !storable(v) {
+	if len(text) > limits.MaxActual || !storable(v) {
 		return shownCut(text)
 	}
 	return Shown{JSON: cleanNUL(whole), Size: len(text)}
@@ -194,8 +193,8 @@ func show(v any) Shown {
 // shownCut shows text by its beginning, as a JSON string.
 func shownCut(text string) Shown {
 	cut := text
-	if len(cut) > MaxActual {
-		cut = cut[:runeStart(cut, MaxActual)]
+	if len(cut) > limits.MaxActual {
+		cut = cut[:runeStart(cut, limits.MaxActual)]
 	}
 	return Shown{JSON: cleanNUL(appendQuoted(nil, cut)), Size: len(text), Truncated: len(cut) < len(text)}
 }

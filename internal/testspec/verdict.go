@@ -20,7 +20,7 @@ type Verdict struct {
 
 // Shown is a value cut down for a result.
 type Shown struct {
-	// JSON is the value itself when it is not Truncated, otherwise a JSON string with its first MaxActual bytes. It is
+	// JSON is the value itself when it is not Truncated, otherwise a JSON string with its first limits.MaxActual bytes. It is
 	// valid UTF-8 and holds no NUL, so that Postgres can store it as jsonb.
 	JSON json.RawMessage
 	// Size is the length in bytes of the whole value as text.

@@ -1,0 +1,187 @@
+// Package limits holds the numbers that bound what people, clients and targets may do: all of them, in this one file.
+//
+// Settings are the ones that an operator changes; config reads them from the environment and app hands the values on.
+// The constants are for ever the same, since a stored test must mean tomorrow what it means today; rooms use them by name.
+// How the machinery runs inside (how often a heartbeat beats, how long a statement may take) is no limit of that sort and
+// stands where it is used. The package imports nothing of ours and enforces nothing.
+package limits
+
+import "time"
+
+// Settings are the limits of an installation that the environment changes. Field tags are as in config: env is the
+// variable, default its value, doc what it bounds; least is the smallest value that is accepted, 1 where nothing is said.
+type Settings struct {
+	// What a request to the API may be.
+	RequestBody    Size          `env:"TESTFLOW_LIMIT_REQUEST_BODY" default:"1MiB" doc:"Body of an API request."`
+	RequestTimeout time.Duration `env:"TESTFLOW_LIMIT_REQUEST_TIMEOUT" default:"30s" doc:"How long an API request may take; exports and waits have their own."`
+	PageSize       int           `env:"TESTFLOW_LIMIT_PAGE_SIZE" default:"200" doc:"Items of a list in one answer."`
+	MinPosition    time.Duration `env:"TESTFLOW_LIMIT_POSITION_WAIT" default:"2s" doc:"How long a GET waits for the position that it asks for."`
+	Wait           time.Duration `env:"TESTFLOW_LIMIT_WAIT" default:"60s" doc:"How long Prefer: wait may wait for runs."`
+
+	// What a target may send.
+	ResponseBody Size `env:"TESTFLOW_LIMIT_RESPONSE_BODY" default:"10MiB" doc:"Bytes of a response, before and again after decompression; at most 10MiB."`
+	ResponseKept Size `env:"TESTFLOW_LIMIT_RESPONSE_KEPT" default:"256KiB" doc:"Bytes of a response that are kept to look at; at most 256KiB."`
+
+	// How a worker collects results.
+	SinkDelay time.Duration `env:"TESTFLOW_LIMIT_SINK_DELAY" default:"5ms" doc:"How long a worker collects results before it appends them."`
+	SinkRuns  int           `env:"TESTFLOW_LIMIT_SINK_RUNS" default:"200" doc:"Runs of one batch of results."`
+	SinkBytes Size          `env:"TESTFLOW_LIMIT_SINK_BYTES" default:"8MiB" doc:"Bytes of one batch of results."`
+
+	// What the live stream may cost.
+	LiveSockets       int           `env:"TESTFLOW_LIMIT_LIVE_SOCKETS" default:"5000" doc:"Live connections of one node."`
+	LiveSocketsUser   int           `env:"TESTFLOW_LIMIT_LIVE_SOCKETS_USER" default:"20" doc:"Live connections of one user on one node."`
+	LiveTopics        int           `env:"TESTFLOW_LIMIT_LIVE_TOPICS" default:"100" doc:"Topics of one live connection."`
+	LiveFrame         Size          `env:"TESTFLOW_LIMIT_LIVE_FRAME" default:"16KiB" doc:"Frame that a client may send once it is signed in; before that, 1 KiB."`
+	LiveFrameRate     int           `env:"TESTFLOW_LIMIT_LIVE_FRAME_RATE" default:"20" doc:"Frames a second that a client may send."`
+	LiveFrameEvents   int           `env:"TESTFLOW_LIMIT_LIVE_FRAME_EVENTS" default:"500" doc:"Events in one frame to a client."`
+	LiveQueueFrames   int           `env:"TESTFLOW_LIMIT_LIVE_QUEUE_FRAMES" default:"128" doc:"Frames that wait for a slow client before it is told of a gap."`
+	LiveQueueBytes    Size          `env:"TESTFLOW_LIMIT_LIVE_QUEUE_BYTES" default:"1MiB" doc:"Bytes that wait for a slow client before it is told of a gap."`
+	LiveCoalesce      time.Duration `env:"TESTFLOW_LIMIT_LIVE_COALESCE" default:"10ms" doc:"How long events that follow another are collected into one frame."`
+	LiveRecentEvents  int           `env:"TESTFLOW_LIMIT_LIVE_RECENT_EVENTS" default:"4096" doc:"Events that a node keeps in memory for clients that resume."`
+	LiveAuthTime      time.Duration `env:"TESTFLOW_LIMIT_LIVE_AUTH_TIME" default:"5s" doc:"How long a live connection may take to sign in."`
+	LiveRecheck       time.Duration `env:"TESTFLOW_LIMIT_LIVE_RECHECK" default:"4s" doc:"How often it is checked that a live connection's sign-in still holds."`
+	LiveWriteTimeout  time.Duration `env:"TESTFLOW_LIMIT_LIVE_WRITE_TIMEOUT" default:"10s" doc:"How long a client may leave what it was sent unread before it is cut."`
+	LiveCatchUpReader int           `env:"TESTFLOW_LIMIT_LIVE_CATCH_UP_READERS" default:"4" doc:"Live connections that read the log at the same time to catch up."`
+}
+
+// What a test may be, what a run of it may take, and what a target may send. A refusal names the number. A setting may ask
+// for less and never for more.
+const (
+	// MaxSpecBytes bounds the JSON of one spec.
+	MaxSpecBytes = 1 << 20
+	// MaxSpecDepth bounds how deep a spec's JSON may nest, a JSON body included.
+	MaxSpecDepth = 64
+	// MaxSpecNodes bounds the number of JSON values in one spec.
+	MaxSpecNodes = 20_000
+	// MaxNumberLength bounds the characters of one number in a spec; MaxNumberExponent its decimal exponent. A longer
+	// one could not be stored as jsonb.
+	MaxNumberLength   = 100
+	MaxNumberExponent = 1000
+
+	// MaxSteps and MaxAssertions keep an attempt under the 90 000 events that its version range holds:
+	// 100 × (1 + 200) = 20 100.
+	MaxSteps      = 100
+	MaxAssertions = 200 // a step
+	MaxCaptures   = 50  // a step
+	MaxVariables  = 200 // a spec
+
+	MaxStepName      = 200      // characters
+	MaxVariableName  = 64       // characters
+	MaxVariableValue = 64 << 10 // bytes, of a spec's variable and of a captured value
+
+	MaxURL         = 8 << 10   // bytes, before and after variables are put in
+	MaxQueryValues = 200       // name=value pairs
+	MaxHeaders     = 100       // header lines of a request
+	MaxHeaderBytes = 32 << 10  // names and values of a request's headers, after variables
+	MaxFormValues  = 500       // name=value pairs
+	MaxRequestBody = 1 << 20   // bytes sent, after variables
+	MaxProperty    = 1 << 10   // bytes of an assertion's or capture's property, so of a JSONPath too
+	MaxExpected    = 64 << 10  // bytes of an assertion's expected value
+	MaxPattern     = 1 << 10   // bytes of a regular expression
+	MaxMatchInput  = 256 << 10 // bytes of text that a regular expression is run over
+
+	// DefaultTimeout is a request's, unless it or the spec says less or more; MaxTimeout bounds a whole run.
+	DefaultTimeout = 30 * time.Second
+	MaxTimeout     = 5 * time.Minute
+
+	DefaultMaxRedirects = 5
+	MaxRedirects        = 20
+
+	// MaxResponseBytes bounds a response's body, as received and again after decompression.
+	MaxResponseBytes = 10 << 20
+	// MaxStoredBody bounds the part of a body that is kept after the run.
+	MaxStoredBody = 256 << 10
+	// MaxResponseHeaderBytes bounds the header block that a target may send; Go's transport enforces it.
+	MaxResponseHeaderBytes = 32 << 10
+	// MaxStoredHeaders bounds the header lines of a response that are reported.
+	MaxStoredHeaders = 100
+	// MaxDecompressionRatio is checked once more than DecompressionFreeBytes came out of a body. Text that people send
+	// seldom packs better than 50:1; DEFLATE's most is 1032:1.
+	MaxDecompressionRatio  = 200
+	DecompressionFreeBytes = 1 << 20
+	// MaxContentEncodings bounds how many codings one body may be wrapped in.
+	MaxContentEncodings = 2
+
+	// MaxActual bounds the bytes of an actual or expected value in a result; what was cut is told.
+	MaxActual = 1 << 10
+
+	// MaxResponseDepth and MaxResponseNodes bound a response that is read as JSON; MaxSelected what a JSONPath may
+	// select, MaxVisited what it may look at on the way, and SelectorTime how long it may take.
+	MaxResponseDepth = 64
+	MaxResponseNodes = 250_000
+	MaxSelected      = 10_000
+	MaxVisited       = 5_000_000
+	SelectorTime     = time.Second
+	// MaxFilterCost bounds nodes^loops of a JSONPath: what one evaluation of a filter, which cannot be interrupted, may
+	// look at.
+	MaxFilterCost = 20_000_000
+	// MaxShownSize bounds the work of measuring a value that is shown: it is written out until it is longer than this.
+	MaxShownSize = 1 << 20
+
+	// JudgeTime bounds what the assertions and captures of one step may take together, so that 200 slow paths cannot hold
+	// a worker for 200 × SelectorTime.
+	JudgeTime = 5 * time.Second
+	// MaxZstdWindow is what RFC 9659 lets a server use for content coding zstd.
+	MaxZstdWindow = 8 << 20
+	// MaxDrained is how much of a redirect's body is read to keep its connection.
+	MaxDrained = 16 << 10
+	// MaxTransports bounds the connection pools of one worker, one for each way to connect.
+	MaxTransports = 1024
+)
+
+// What people may name, set and have. Lengths are characters where nothing else is said.
+const (
+	MinPassword       = 10
+	MaxPassword       = 128
+	MinDistinct       = 5 // different characters in a password
+	MaxPersonName     = 100
+	MaxEmail          = 254 // bytes, RFC 5321
+	MaxEmailLocalPart = 64  // bytes, RFC 5321
+
+	MaxOrganizations = 50 // that a person may be in and still make another one
+	MaxProjectName   = 100
+	MaxTestName      = 200
+	MaxDescription   = 2000 // of a project or a test
+	MaxEnvironments  = 100  // of a project; one has MaxVariables at most
+	MaxTests         = 5000 // of a project
+	MaxTags          = 20   // of a test
+	MaxTagLength     = 50
+	MaxRegions       = 20  // of a test
+	MaxSuiteRuns     = 500 // that one execution of a project's tests starts
+)
+
+// What a request to the API may be, and what one answer holds.
+const (
+	// DefaultPage and MaxPage are the items of a list, as openapi.yaml says.
+	DefaultPage = 50
+	MaxPage     = 200
+
+	// MaxRequestHeaderBytes and ReadHeaderTime bound what somebody who never gets to a body can cost, IdleConnection how
+	// long a kept connection may do nothing.
+	MaxRequestHeaderBytes = 32 << 10
+	ReadHeaderTime        = 10 * time.Second
+	IdleConnection        = 2 * time.Minute
+
+	MaxJSONDepth   = 64 // of a body or a frame
+	MaxJSONNodes   = 50_000
+	MaxJSONNumber  = 100  // characters
+	MaxFaults      = 100  // that one answer names
+	MaxUserAgent   = 256  // bytes that are kept of it
+	MaxTokenLength = 4096 // bytes of an access token; ours have about 500
+
+	MaxSpan    = 5 * 366 * 24 * time.Hour // from one end of a query of analytics to the other
+	MaxBuckets = 5000                     // of one answer
+
+	// ExportPage is the events of an export that are held in memory at a time.
+	ExportPage = 500
+)
+
+// What a client of the live stream may do, beside the settings.
+const (
+	LiveFirstFrame   = 1 << 10 // bytes of a frame before sign-in
+	LiveMistakes     = 10      // frames that make no sense
+	LiveKernelBuffer = 256 << 10
+	// LiveLingerBytes bounds what is read and thrown away of a frame that is too large, so that the close frame reaches
+	// the client instead of a reset.
+	LiveLingerBytes = 4 << 20
+)
