@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -122,53 +123,6 @@ var codes = sync.OnceValue(func() (list []string) {
 	return list
 })
 
-// things are one of everything in an organization, by the names that paths give them.
-type things struct {
-	organization, member, project, environment, test, run string
-}
-
-func (w *world) things(who string) (th things) {
-	w.t.Helper()
-	test := w.makeTest(who, "https://canary-"+w.orgOf(who).String()+".example", "/pets")
-	th.organization = w.orgOf(who).String()
-	th.member = w.users["viewer"+strings.TrimPrefix(who, "admin")].String()
-	th.test = test.id()
-	th.project, _ = test.json["projectId"].(string)
-	th.environment, _ = test.json["environmentId"].(string)
-	started := w.do(call{method: "POST", path: "/api/tests/" + th.test + "/execute", as: who})
-	require.Equal(w.t, 202, started.status, started.text)
-	first, _ := started.json["runs"].([]any)[0].(map[string]any)
-	th.run, _ = first["id"].(string)
-	return th
-}
-
-// fill writes a path of the document with the things' ids.
-func (th things) fill(template string) string {
-	id := map[string]string{"organizations": th.organization, "projects": th.project, "tests": th.test, "runs": th.run}
-	area := strings.Split(template, "/")[min(2, len(strings.Split(template, "/"))-1)]
-	n := "1"
-	if area == "runs" {
-		n = "0"
-	}
-	return strings.NewReplacer("{id}", id[area], "{environmentId}", th.environment, "{userId}", th.member, "{n}", n).Replace(template)
-}
-
-// exampleOf is a body that the operation takes.
-func exampleOf(t *testing.T, op *openapi3.Operation, th things) string {
-	t.Helper()
-	if op.RequestBody == nil {
-		return ""
-	}
-	media := op.RequestBody.Value.Content.Get("application/json")
-	example := media.Example
-	for _, e := range media.Examples {
-		example = e.Value.Value
-	}
-	raw, err := json.Marshal(example)
-	require.NoError(t, err)
-	return strings.ReplaceAll(string(raw), "01981a52-6a7e-7cc1-9df0-3fb7e25c0a11", th.project)
-}
-
 // walk calls fn with every operation of the document that isn't public.
 func walk(fn func(method, template string, op *openapi3.Operation)) {
 	for template, item := range contract().Paths.Map() {
@@ -184,14 +138,14 @@ func TestTenants_nothingOfAnotherOrganization(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a, b := w.things("admin-a"), w.things("admin-b")
-	canaries := []string{w.orgA.String(), a.project, a.environment, a.test, a.run}
+	canaries := []string{w.orgA.String(), a["projects"], a["environments"], a["tests"], a["runs"]}
 	walk(func(method, template string, op *openapi3.Operation) {
 		if op.OperationID == "logout" {
 			return
 		}
 		name := method + " " + template
 		named := strings.Contains(template, "{")
-		c := call{method: method, path: a.fill(template), as: "admin-b", body: exampleOf(t, op, a)}
+		c := call{method: method, path: a.fill(t, template), as: "admin-b", body: exampleOf(t, op, a)}
 		got := w.do(c)
 		switch {
 		case named:
@@ -208,25 +162,25 @@ func TestTenants_nothingOfAnotherOrganization(t *testing.T) {
 		}
 		// A foreign environment under one's own project is no way in either.
 		if strings.Contains(template, "{environmentId}") {
-			mixed := b
-			mixed.environment = a.environment
-			assert.Equal(t, 404, w.do(call{method: method, path: mixed.fill(template), as: "admin-b", body: c.body}).status, name)
+			mixed := maps.Clone(b)
+			mixed["environments"] = a["environments"]
+			assert.Equal(t, 404, w.do(call{method: method, path: mixed.fill(t, template), as: "admin-b", body: c.body}).status, name)
 		}
 		for _, canary := range canaries {
 			assert.NotContains(t, got.text, canary, name)
 		}
 	})
-	for _, query := range []string{"projectId=" + a.project, "testId=" + a.test} {
+	for _, query := range []string{"projectId=" + a["projects"], "testId=" + a["tests"]} {
 		got := w.do(call{method: "GET", path: "/api/runs?" + query, as: "admin-b"})
 		assert.Empty(t, got.json["items"], query)
 	}
-	for _, body := range []string{`{"environmentId":"` + a.environment + `"}`} {
-		got := w.do(call{method: "POST", path: "/api/tests/" + b.test + "/execute", as: "admin-b", body: body})
+	for _, body := range []string{`{"environmentId":"` + a["environments"] + `"}`} {
+		got := w.do(call{method: "POST", path: "/api/tests/" + b["tests"] + "/execute", as: "admin-b", body: body})
 		assert.Equal(t, 422, got.status, got.text)
 	}
 	// And everything of a is as it was.
 	for _, template := range []string{"/api/projects/{id}", "/api/tests/{id}", "/api/runs/{id}", "/api/projects/{id}/environments/{environmentId}"} {
-		assert.Equal(t, 200, w.do(call{method: "GET", path: a.fill(template), as: "viewer-a"}).status, template)
+		assert.Equal(t, 200, w.do(call{method: "GET", path: a.fill(t, template), as: "viewer-a"}).status, template)
 	}
 }
 
@@ -234,7 +188,7 @@ func TestRoles_mayWhatTheTableSays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	th := w.things("admin-a")
-	nowhere := things{organization: th.organization, member: newID().String(), project: newID().String(), environment: newID().String(), test: newID().String(), run: newID().String()}
+	nowhere := th.nowhere()
 	walk(func(method, template string, op *openapi3.Operation) {
 		permission, _ := op.Extensions["x-permission"].(string)
 		if permission == "self" || op.OperationID == "removeMember" { // who may remove whom is the slice's alone
@@ -246,7 +200,7 @@ func TestRoles_mayWhatTheTableSays(t *testing.T) {
 			if method == http.MethodGet {
 				target = th
 			}
-			c := call{method: method, path: target.fill(template), as: string(who) + "-a", body: exampleOf(t, op, target)}
+			c := call{method: method, path: target.fill(t, template), as: string(who) + "-a", body: exampleOf(t, op, target)}
 			got := w.do(c)
 			name := string(who) + ": " + method + " " + template
 			if who.May(permissionOf(permission)) {
@@ -277,7 +231,7 @@ func TestMassAssignment_isRefused(t *testing.T) {
 		}
 		raw, err := json.Marshal(body)
 		require.NoError(t, err)
-		got := w.do(call{method: method, path: th.fill(template), as: "admin-a", body: string(raw)})
+		got := w.do(call{method: method, path: th.fill(t, template), as: "admin-a", body: string(raw)})
 		if op.OperationID == "validateTest" {
 			assert.Equal(t, false, got.json["valid"], got.text)
 		} else {
