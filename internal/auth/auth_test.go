@@ -67,7 +67,7 @@ func TestRequire(t *testing.T) {
 		"frozen, reads":       {Principal{Kind: User, OrgID: mine, Role: Admin, Frozen: true}, mine, AuditRead, ""},
 		"frozen, restores":    {Principal{Kind: User, OrgID: mine, Role: Admin, Frozen: true}, mine, OrgDelete, ""},
 		"frozen, writes":      {Principal{Kind: User, OrgID: mine, Role: Admin, Frozen: true}, mine, TestWrite, fault.Conflict},
-		"frozen, executes":    {Principal{Kind: APIKey, OrgID: mine, Role: Developer, Frozen: true}, mine, RunExecute, fault.Conflict},
+		"frozen, executes":    {Principal{Kind: APIKey, OrgID: mine, Role: Developer, Scopes: NewScopes(RunExecute), Frozen: true}, mine, RunExecute, fault.Conflict},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

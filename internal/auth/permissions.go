@@ -77,7 +77,9 @@ const (
 
 // WhileFrozen reports whether the permission holds in an organization that is going to be erased: it can be read, and be
 // restored, and nothing else in it changes.
-func (p Permission) WhileFrozen() bool { return strings.HasSuffix(string(p), ".read") || p == OrgDelete }
+func (p Permission) WhileFrozen() bool {
+	return strings.HasSuffix(string(p), ".read") || p == OrgDelete
+}
 
 // Grant is one line of the permission table: the lowest role that has the permission, and what it allows.
 type Grant struct {

@@ -33,6 +33,11 @@ type Principal struct {
 	Operator  bool      // the installation's operator, which is no role of an organization
 	Frozen    bool      // the organization is going to be erased: whoever makes a Principal of an organization sets it
 
+	// Of an API key alone. What it may is what its role and its scopes both allow; ask May, never Role.
+	Scopes        Scopes
+	KeyLimit      int // requests in the window of API keys that this key may make; 0 = what the installation says
+	KeyGeneration int // which of the key's secrets was shown, from 1: rotation makes the next
+
 	Address string // remote IP address, without port; may be empty
 	Agent   string // User-Agent; may be empty
 	Request string // request id; may be empty
@@ -50,16 +55,27 @@ func (p Principal) RemoteAddress() string { return p.Address }
 // UserAgent is the caller's User-Agent, or empty.
 func (p Principal) UserAgent() string { return p.Agent }
 
+// KeyID is the API key that asks, or uuid.Nil for everybody else.
+func (p Principal) KeyID() uuid.UUID {
+	if p.Kind != APIKey {
+		return uuid.Nil
+	}
+	return p.AccountID
+}
+
 // RequestID is the id of the request that asked, or empty.
 func (p Principal) RequestID() string { return p.Request }
 
-// May reports whether the principal has the permission in its organization. The system may do everything.
+// May reports whether the principal has the permission in its organization. The system may do everything. An API key
+// needs it twice: by its role and among its scopes.
 func (p Principal) May(perm Permission) bool {
 	if p.Kind == System {
 		return true
 	}
-	return p.Kind != "" && p.OrgID != uuid.Nil && p.Role.May(perm) && (!p.Frozen || perm.WhileFrozen())
+	return p.Kind != "" && p.OrgID != uuid.Nil && p.Role.May(perm) && !p.lacksScope(perm) && (!p.Frozen || perm.WhileFrozen())
 }
+
+func (p Principal) lacksScope(perm Permission) bool { return p.Kind == APIKey && !p.Scopes.Has(perm) }
 
 type contextKey struct{}
 
@@ -76,8 +92,9 @@ func From(ctx context.Context) Principal {
 
 // Require returns the principal of ctx if it has the permission in the organization. Otherwise: nobody is
 // fault.Unauthenticated; another organization's principal gets fault.NotFound, since that organization doesn't exist for
-// it; a role that falls short is fault.Forbidden, and so is a request of somebody who acts in no organization (uuid.Nil).
-// In an organization that is going to be erased all but reading and restoring is fault.Conflict.
+// it; a role that falls short is fault.Forbidden, and so are an API key's scopes that do, and a request of somebody who acts
+// in no organization (uuid.Nil). In an organization that is going to be erased all but reading and restoring is
+// fault.Conflict.
 func Require(ctx context.Context, orgID uuid.UUID, perm Permission) (Principal, error) {
 	p := From(ctx)
 	switch {
@@ -91,6 +108,8 @@ func Require(ctx context.Context, orgID uuid.UUID, perm Permission) (Principal, 
 		return Principal{}, fault.New(fault.NotFound, "org.not_found", "There is no such organization.")
 	case !p.Role.May(perm):
 		return Principal{}, fault.New(fault.Forbidden, "auth.forbidden", "Your role %s lacks the permission %s.", p.Role, perm)
+	case p.lacksScope(perm):
+		return Principal{}, fault.New(fault.Forbidden, "auth.scope_missing", "This API key lacks the scope %s.", perm)
 	case p.Frozen && !perm.WhileFrozen():
 		return Principal{}, Frozen()
 	}

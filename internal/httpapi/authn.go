@@ -20,6 +20,9 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 		if r.op == nil {
 			return next(c)
 		}
+		// Where a request comes from is known before who sends it, and may decide whether a credential is taken.
+		from := auth.Principal{Address: c.RealIP(), Request: r.id, Agent: strings.ToValidUTF8(cut(c.Request().UserAgent(), limits.MaxUserAgent), "")}
+		ctx = auth.With(ctx, from)
 		who := auth.Principal{}
 		if !r.op.public {
 			token, err := credential(c.Request())
@@ -34,8 +37,7 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 				return err
 			}
 		}
-		who.Address, who.Request = c.RealIP(), r.id
-		who.Agent = strings.ToValidUTF8(cut(c.Request().UserAgent(), limits.MaxUserAgent), "")
+		who.Address, who.Request, who.Agent = from.Address, from.Request, from.Agent
 		c.SetRequest(c.Request().WithContext(auth.With(ctx, who)))
 		return next(c)
 	}
