@@ -16,6 +16,7 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/mail"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/vault"
 )
@@ -39,6 +40,7 @@ type Service struct {
 	Passwords *auth.Passwords
 	Tokens    *auth.Tokens
 	Refresh   *auth.RefreshTokens
+	Mail      *mail.Service // nil = no mail is sent
 	NewID     func() uuid.UUID
 	Log       *slog.Logger
 }

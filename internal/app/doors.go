@@ -144,6 +144,7 @@ func (p *platform) checks() []httpapi.Check {
 		}},
 		{Name: "feed", Critical: true, Run: p.feed.Check},
 		{Name: "projections", Critical: false, Run: p.projections.Check},
+		{Name: "mail", Critical: false, Run: p.mail.Check},
 	}
 }
 

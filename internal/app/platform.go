@@ -25,6 +25,7 @@ import (
 	"github.com/testflow/testflow/internal/config"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/httpapi"
+	"github.com/testflow/testflow/internal/mail"
 	"github.com/testflow/testflow/internal/netguard"
 	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/project"
@@ -50,8 +51,10 @@ type platform struct {
 	idempotency *eventstore.Idempotency
 	guard       *netguard.Guard
 
+	mail      *mail.Service
 	accounts  *account.Service
 	persons   *account.Persons
+	master    *vault.Master
 	orgKeys   *org.Keys
 	orgs      *org.Service
 	projects  *project.Service
@@ -113,6 +116,7 @@ func (p *platform) buildLog(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("TESTFLOW_MASTER_KEY: %w", err)
 		}
+		p.master = master
 		if p.persons, err = account.NewPersons(p.db.main, master, time.Now); err != nil {
 			return err
 		}
@@ -143,15 +147,18 @@ func (p *platform) buildSlices(context.Context) (err error) {
 	if p.command == config.Work {
 		return nil
 	}
+	jobs, err := run.NewInsertClient(p.db.main, p.room("queue"))
+	if err != nil {
+		return err
+	}
+	if err := p.buildMail(jobs); err != nil {
+		return err
+	}
 	if err := p.buildPeople(); err != nil {
 		return err
 	}
 	p.projects = &project.Service{DB: p.db.main, Store: p.store, NewID: newID, Log: p.room("project")}
 	p.tests = &apitest.Service{DB: p.db.main, Store: p.store, NewID: newID, CheckURL: p.guard.CheckURL, Log: p.room("apitest")}
-	jobs, err := run.NewInsertClient(p.db.main, p.room("queue"))
-	if err != nil {
-		return err
-	}
 	p.ends, _ = run.NewEnds(p.feed)
 	p.runs = &run.Service{DB: p.db.main, Store: p.store, Jobs: jobs, Plans: p.plans, Ends: p.ends, NewID: newID, Log: p.room("run")}
 	p.analytics = &analytics.Service{DB: p.db.analytics, Now: time.Now, Follow: p.follow}
@@ -174,7 +181,7 @@ func (p *platform) buildPeople() error {
 	}
 	p.accounts = &account.Service{
 		DB: p.db.main, Store: p.store, Persons: p.persons, Passwords: passwords, Tokens: tokens, Refresh: refresh,
-		NewID: newID, Log: p.room("account"),
+		Mail: p.mail, NewID: newID, Log: p.room("account"),
 	}
 	policy := org.ByInvitation
 	if p.cfg.OpenRegistration(p.command) {
@@ -261,6 +268,7 @@ func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 // startDoors starts what `serve` is: pulse, feed, projections, live stream, housekeeping and the API.
 func (p *platform) startDoors(ctx context.Context, proc *process, l net.Listener) {
 	p.guard.ShutListener(l.Addr())
+	p.mail.URL = p.url(l)
 	pulse := eventstore.NewPulse(eventstore.PulseConfig{DB: p.db.main, Logger: p.room("pulse")})
 	proc.start(ctx, part{name: "pulse", run: pulse.Run})
 	proc.start(ctx, part{name: "feed", run: p.feed.Run})

@@ -42,6 +42,7 @@ func (s *serveCommand) Run(ctx context.Context, t terminal) error {
 	if err := p.announceSetup(ctx); err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	p.announceMail(ctx)
 	proc := newProcess(log, c.Server.ShutdownTimeout+stopSlack)
 	p.startDoors(ctx, proc, listener)
 	if err := p.startLeader(ctx, proc); err != nil {

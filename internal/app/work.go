@@ -13,6 +13,7 @@ import (
 	"github.com/testflow/testflow/internal/config"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/executor"
+	"github.com/testflow/testflow/internal/mail"
 	"github.com/testflow/testflow/internal/run"
 )
 
@@ -40,8 +41,12 @@ func (p *platform) startWorker(ctx context.Context, proc *process) error {
 	if err := run.AddWorker(workers, worker); err != nil {
 		return err
 	}
+	queues, err := p.addHouseJobs(workers)
+	if err != nil {
+		return err
+	}
 	client, err := run.NewWorkingClient(p.db.main, workers, run.ClientConfig{
-		ID: id, Regions: map[string]int{c.Region: c.Concurrency}, Leads: p.command != config.Work,
+		ID: id, Regions: map[string]int{c.Region: c.Concurrency}, Queues: queues, Leads: p.command != config.Work,
 		StopTimeout: p.cfg.Server.ShutdownTimeout, Log: quiet(p.room("queue")),
 	})
 	if err != nil {
@@ -80,8 +85,13 @@ func (p *platform) startLeader(ctx context.Context, proc *process) error {
 	if err := run.AddWorker(workers, run.NewWorker(run.WorkerConfig{DB: p.db.main, Store: p.store, Plans: p.plans, ID: id, Now: time.Now, NewID: newID, Log: p.room("worker")})); err != nil {
 		return err
 	}
+	queues, err := p.addHouseJobs(workers)
+	if err != nil {
+		return err
+	}
+	queues["house"] = 2
 	client, err := run.NewWorkingClient(p.db.main, workers, run.ClientConfig{
-		ID: id, Leads: true, Queues: map[string]int{"house": 2}, StopTimeout: p.cfg.Server.ShutdownTimeout, Log: quiet(p.room("queue")),
+		ID: id, Leads: true, Queues: queues, StopTimeout: p.cfg.Server.ShutdownTimeout, Log: quiet(p.room("queue")),
 	})
 	if err != nil {
 		return err
@@ -91,6 +101,15 @@ func (p *platform) startLeader(ctx context.Context, proc *process) error {
 	}
 	proc.start(ctx, part{name: "queue", run: untilClosed(client.Stopped()), stop: client.Stop})
 	return nil
+}
+
+// addHouseJobs adds the workers of the jobs that belong to no region, and returns their queues with how many are worked at a
+// time. A worker of a region has none: it lacks the keys.
+func (p *platform) addHouseJobs(workers *river.Workers) (queues map[string]int, err error) {
+	if p.command == config.Work {
+		return map[string]int{}, nil
+	}
+	return map[string]int{mail.Queue: mail.Concurrency}, mail.AddWorker(workers, p.mail)
 }
 
 // quiet lets warnings and errors through alone: the queue tells at level Info how many jobs it had, every few seconds.
@@ -176,6 +195,7 @@ func (p *platform) chores() []chore {
 			_, err := p.idempotency.Prune(ctx)
 			return err
 		}},
+		{"mail that was given up", p.mail.Purge},
 		{"ended sessions", func(ctx context.Context) error { _, err := p.accounts.Purge(ctx); return err }},
 	}
 }

@@ -36,6 +36,7 @@ type Config struct {
 	Server   Server
 	Database Database
 	Secrets  Secrets
+	Mail     Mail
 	Worker   Worker
 	Client   Client
 	Log      Log
@@ -74,6 +75,17 @@ type Secrets struct {
 	JWT       string `env:"JWT_SECRET" secret:"true" doc:"Signs access tokens, at least 32 bytes. Several, comma-separated: the first signs, all are accepted. Needed by serve; up makes one."`
 	Refresh   string `env:"JWT_REFRESH_SECRET" secret:"true" doc:"Hashes refresh tokens, at least 32 bytes, several as with JWT_SECRET. Needed by serve; up makes one."`
 	MasterKey string `env:"TESTFLOW_MASTER_KEY" secret:"true" doc:"Wraps the data keys of organizations and people: 32 bytes in base64, several, comma-separated: the first wraps, all open. Without it their secrets are lost, so keep a copy. Needed by serve; up makes one."`
+}
+
+// Mail is how mail leaves.
+type Mail struct {
+	Host     string        `env:"TESTFLOW_SMTP_HOST" doc:"SMTP server that mail is handed to. Unset: up keeps mail as files in <data dir>/outbox (see testflow outbox), serve sends none."`
+	Port     int           `env:"TESTFLOW_SMTP_PORT" doc:"Port of the SMTP server. Unset: 587 for starttls, 465 for tls, 25 for none."`
+	User     string        `env:"TESTFLOW_SMTP_USER" doc:"User at the SMTP server. Unset: mail is handed over without signing in."`
+	Password string        `env:"TESTFLOW_SMTP_PASSWORD" secret:"true" doc:"Password of TESTFLOW_SMTP_USER."`
+	From     string        `env:"TESTFLOW_SMTP_FROM" doc:"Sender of mail, such as TestFlow <testflow@example.com>. Needed with TESTFLOW_SMTP_HOST."`
+	TLS      string        `env:"TESTFLOW_SMTP_TLS" default:"starttls" doc:"Encryption: starttls (nothing is sent without it), tls (from the first byte), or none, which sends no password."`
+	Timeout  time.Duration `env:"TESTFLOW_SMTP_TIMEOUT" default:"15s" doc:"How long the SMTP server may take to connect and for each answer."`
 }
 
 // Worker is how runs are executed.
@@ -205,6 +217,7 @@ func (c *Config) check(command Command, faults *Faults) {
 	}
 	eachLimit(reflect.ValueOf(c.Limits), faults)
 	c.checkSecrets(command, faults)
+	c.checkMail(command, faults)
 }
 
 func (c *Config) checkSecrets(command Command, faults *Faults) {
