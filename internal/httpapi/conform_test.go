@@ -2,7 +2,6 @@ package httpapi_test
 
 import (
 	"encoding/json"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -131,56 +130,6 @@ func walk(fn func(method, template string, op *openapi3.Operation)) {
 				fn(method, template, op)
 			}
 		}
-	}
-}
-
-func TestTenants_nothingOfAnotherOrganization(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a, b := w.things("admin-a"), w.things("admin-b")
-	canaries := []string{w.orgA.String(), a["projects"], a["environments"], a["tests"], a["runs"]}
-	walk(func(method, template string, op *openapi3.Operation) {
-		if op.OperationID == "logout" {
-			return
-		}
-		name := method + " " + template
-		named := strings.Contains(template, "{")
-		c := call{method: method, path: a.fill(t, template), as: "admin-b", body: exampleOf(t, op, a)}
-		got := w.do(c)
-		switch {
-		case named:
-			assert.Equal(t, 404, got.status, "%s: %s", name, got.text)
-		case op.OperationID == "createTest":
-			assert.Equal(t, 422, got.status, "%s names a project of another organization: %s", name, got.text)
-		default:
-			assert.Less(t, got.status, 400, "%s: %s", name, got.text)
-		}
-		// With the header the other organization isn't there at all.
-		c.header = map[string]string{"X-Organization-Id": w.orgA.String()}
-		if op.Extensions["x-permission"] != "self" && !strings.HasPrefix(template, "/api/organizations") {
-			assert.Equal(t, 404, w.do(c).status, name)
-		}
-		// A foreign environment under one's own project is no way in either.
-		if strings.Contains(template, "{environmentId}") {
-			mixed := maps.Clone(b)
-			mixed["environments"] = a["environments"]
-			assert.Equal(t, 404, w.do(call{method: method, path: mixed.fill(t, template), as: "admin-b", body: c.body}).status, name)
-		}
-		for _, canary := range canaries {
-			assert.NotContains(t, got.text, canary, name)
-		}
-	})
-	for _, query := range []string{"projectId=" + a["projects"], "testId=" + a["tests"]} {
-		got := w.do(call{method: "GET", path: "/api/runs?" + query, as: "admin-b"})
-		assert.Empty(t, got.json["items"], query)
-	}
-	for _, body := range []string{`{"environmentId":"` + a["environments"] + `"}`} {
-		got := w.do(call{method: "POST", path: "/api/tests/" + b["tests"] + "/execute", as: "admin-b", body: body})
-		assert.Equal(t, 422, got.status, got.text)
-	}
-	// And everything of a is as it was.
-	for _, template := range []string{"/api/projects/{id}", "/api/tests/{id}", "/api/runs/{id}", "/api/projects/{id}/environments/{environmentId}"} {
-		assert.Equal(t, 200, w.do(call{method: "GET", path: a.fill(t, template), as: "viewer-a"}).status, template)
 	}
 }
 

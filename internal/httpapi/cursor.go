@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/fault"
@@ -57,7 +58,8 @@ func after[C any](ctx context.Context, s *Server, cursor *string) (*C, error) {
 		return nil, nil //nolint:nilnil // the first page has no cursor, and that is no error
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(*cursor)
-	if err != nil || len(raw) < 1+cursorMAC || raw[0] != cursorVersion {
+	if err != nil || strings.ContainsAny(*cursor, "\r\n") || // which base64 skips
+		len(raw) < 1+cursorMAC || raw[0] != cursorVersion {
 		return nil, badCursor(err)
 	}
 	mac, payload := raw[1:1+cursorMAC], raw[1+cursorMAC:]
