@@ -27,7 +27,7 @@ func (p *platform) buildMail(jobs *river.Client[pgx.Tx]) error {
 	switch {
 	case m.Host != "":
 		out, err := mail.NewSMTP(mail.SMTPConfig{
-			Host: m.Host, Port: m.SMTPPort(), User: m.User, Password: m.Password, TLS: mail.TLSMode(m.TLS), Timeout: m.Timeout, From: from,
+			Host: m.Host, Port: m.PortOrUsual(), User: m.User, Password: m.Password, TLS: mail.TLSMode(m.TLS), Timeout: m.Timeout, From: from,
 		})
 		if err != nil {
 			return fmt.Errorf("TESTFLOW_SMTP_…: %w", err)

@@ -80,7 +80,7 @@ type Secrets struct {
 // Mail is how mail leaves.
 type Mail struct {
 	Host     string        `env:"TESTFLOW_SMTP_HOST" doc:"SMTP server that mail is handed to. Unset: up keeps mail as files in <data dir>/outbox (see testflow outbox), serve sends none."`
-	Port     int           `env:"TESTFLOW_SMTP_PORT" doc:"Port of the SMTP server. Unset: 587 for starttls, 465 for tls, 25 for none."`
+	SMTPPort int           `env:"TESTFLOW_SMTP_PORT" doc:"Port of the SMTP server. Unset: 587 for starttls, 465 for tls, 25 for none."`
 	User     string        `env:"TESTFLOW_SMTP_USER" doc:"User at the SMTP server. Unset: mail is handed over without signing in."`
 	Password string        `env:"TESTFLOW_SMTP_PASSWORD" secret:"true" doc:"Password of TESTFLOW_SMTP_USER."`
 	From     string        `env:"TESTFLOW_SMTP_FROM" doc:"Sender of mail, such as TestFlow <testflow@example.com>. Needed with TESTFLOW_SMTP_HOST."`

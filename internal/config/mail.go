@@ -10,7 +10,7 @@ import (
 func (c *Config) checkMail(command Command, faults *Faults) {
 	m := &c.Mail
 	oneOf(faults, "TESTFLOW_SMTP_TLS", m.TLS, "", "starttls", "tls", "none")
-	if m.Port < 0 || m.Port > 65535 {
+	if m.SMTPPort < 0 || m.SMTPPort > 65535 {
 		faults.add("TESTFLOW_SMTP_PORT", "must lie between 1 and 65535")
 	}
 	if m.Timeout <= 0 && !faults.has("TESTFLOW_SMTP_TIMEOUT") {
@@ -41,11 +41,11 @@ func (c *Config) checkMail(command Command, faults *Faults) {
 	}
 }
 
-// SMTPPort is the port of the SMTP server, that of its encryption when none is set.
-func (m Mail) SMTPPort() int {
+// PortOrUsual is the port of the SMTP server, that of its encryption when none is set.
+func (m Mail) PortOrUsual() int {
 	switch {
-	case m.Port != 0:
-		return m.Port
+	case m.SMTPPort != 0:
+		return m.SMTPPort
 	case m.TLS == "tls":
 		return 465
 	case m.TLS == "none":
