@@ -2,42 +2,23 @@ package eventstore
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"strconv"
 
-	"github.com/google/uuid"
-	"github.com/gowebpki/jcs"
-
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/seal"
 )
 
-// content is what an event's content hash covers. Position, version and time are not in it: they are the log's, and
-// stand beside the hash in the leaf of the tamper-evident tree.
-type content struct {
-	OrgID    uuid.UUID       `json:"orgId"`
-	StreamID uuid.UUID       `json:"streamId"`
-	Kind     string          `json:"kind"`
-	Type     string          `json:"type"`
-	Schema   int             `json:"schema"`
-	Meta     json.RawMessage `json:"meta"`
-	Data     json.RawMessage `json:"data"`
-}
-
 // ContentHash returns SHA-256 over the RFC 8785 JSON of what was appended: organization, stream, kind, type, schema,
-// meta and data. schema and data must be as they were stored, not lifted.
+// meta and data. schema and data must be as they were stored, not lifted. Position, version and time are not in it: they
+// are the log's, and stand beside the hash in the leaf of the tamper-evident tree.
 func ContentHash(st Stream, typ string, schema int, meta, data json.RawMessage) ([]byte, error) {
-	raw, err := json.Marshal(content{OrgID: st.OrgID, StreamID: st.ID, Kind: st.Kind, Type: typ, Schema: schema, Meta: meta, Data: data})
+	hash, err := seal.Content{OrgID: st.OrgID, StreamID: st.ID, Kind: st.Kind, Type: typ, Schema: schema, Meta: meta, Data: data}.Hash()
 	if err != nil {
-		return nil, fmt.Errorf("encode content: %w", err)
+		return nil, err
 	}
-	canonical, err := jcs.Transform(raw)
-	if err != nil {
-		return nil, fmt.Errorf("make canonical JSON: %w", err)
-	}
-	sum := sha256.Sum256(canonical)
-	return sum[:], nil
+	return hash[:], nil
 }
 
 // encode marshals a payload into JSON that jsonb can hold. What jsonb cannot hold is U+0000, lone surrogates and
