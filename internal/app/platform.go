@@ -63,6 +63,7 @@ type platform struct {
 	plans     *run.Plans
 	analytics *analytics.Service
 	audit     *audit.Service
+	refusals  *audit.Refusals
 
 	live *realtime.Server
 	door *httpapi.Server
@@ -97,7 +98,7 @@ func collectLess() {
 // eventTypes are the types of every slice, in one list.
 func eventTypes() []eventstore.Type {
 	var all []eventstore.Type
-	for _, types := range [][]eventstore.Type{account.Types(), org.Types(), project.Types(), apitest.Types(), run.Types()} {
+	for _, types := range [][]eventstore.Type{account.Types(), org.Types(), project.Types(), apitest.Types(), run.Types(), audit.Types()} {
 		all = append(all, types...)
 	}
 	return all
@@ -162,7 +163,8 @@ func (p *platform) buildSlices(context.Context) (err error) {
 	p.ends, _ = run.NewEnds(p.feed)
 	p.runs = &run.Service{DB: p.db.main, Store: p.store, Jobs: jobs, Plans: p.plans, Ends: p.ends, NewID: newID, Log: p.room("run")}
 	p.analytics = &analytics.Service{DB: p.db.analytics, Now: time.Now, Follow: p.follow}
-	p.audit = &audit.Service{DB: p.db.main, Store: p.store, Open: p.openPerson}
+	p.audit = &audit.Service{DB: p.db.main, Store: p.store, Open: p.openPerson, Check: p.orgs.Check, Now: time.Now, NewID: newID, Log: p.room("audit")}
+	p.refusals = audit.NewRefusals(p.audit)
 	return nil
 }
 
@@ -275,6 +277,7 @@ func (p *platform) startDoors(ctx context.Context, proc *process, l net.Listener
 	cancel := p.feed.Subscribe(func(eventstore.Batch) { p.projections.Look() })
 	proc.start(ctx, part{name: "projections", run: p.projections.Run, stop: func(context.Context) error { cancel(); return nil }})
 	proc.start(ctx, part{name: "housekeeping", run: p.keepHouse})
+	proc.start(ctx, part{name: "refusals", run: p.refusals.Run})
 	proc.start(ctx, part{name: "live", run: p.live.Run})
 	proc.start(ctx, serveHTTP(l, p.door.Serve, func(ctx context.Context) error {
 		p.door.Drain()

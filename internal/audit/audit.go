@@ -1,13 +1,14 @@
 // Package audit shows an organization what was done in it: pages for people and exports for machines, straight from the
-// ledger. It keeps no table of its own, so an export cannot differ from the log. It doesn't decide what is recorded;
-// every slice does that by its events.
+// ledger. It keeps no table of its own, so an export cannot differ from the log. What slices do they record themselves, by
+// their events; audit records what no slice sees: refusals, exports, and settings of the installation.
 package audit
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
+	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,8 @@ import (
 const (
 	// sealedPrefix marks personal data that is encrypted with its person's key.
 	sealedPrefix = "sealed:"
+	// Erased stands for personal data whose key was destroyed with its person's.
+	Erased = "erased"
 )
 
 // Service reads the ledger of one organization.
@@ -33,6 +36,14 @@ type Service struct {
 	// Open decrypts what was sealed for a person, and returns ok=false when that person's key was destroyed. It is called
 	// in the reading transaction. nil = everything stays sealed.
 	Open func(ctx context.Context, tx pgx.Tx, person uuid.UUID, sealed string) (plain string, ok bool, err error)
+	// Evidence begins what proves an NDJSON export; nil = exports carry no proof.
+	Evidence func(ctx context.Context, tx postgres.OrgTx, orgID uuid.UUID, f Filter, after, upTo int64) (e Evidence, opening []any, err error)
+	// Check returns the principal as it is now, or why it may nothing any more: an export outlives a request. nil = nobody
+	// asks again.
+	Check func(ctx context.Context, p auth.Principal) (auth.Principal, error)
+	Now   func() time.Time
+	NewID func() uuid.UUID
+	Log   *slog.Logger
 }
 
 // Actor is who did it.
@@ -59,12 +70,15 @@ type Entry struct {
 
 // Filter selects events. Zero fields select nothing away.
 type Filter struct {
-	Actors   []uuid.UUID
-	Types    []string
-	Subjects []uuid.UUID // streams
-	From, To time.Time   // recordedAt, half-open
-	Limit    int         // 1 … 200, 0 = 50; List only
-	Before   *Cursor     // List only
+	Actors     []uuid.UUID
+	Types      []string    // "org.renamed", or "org.*"
+	Subjects   []uuid.UUID // streams
+	RequestIDs []string
+	From, To   time.Time // recordedAt, half-open
+	After      int64     // position; only later events; 0 = from the beginning
+	UpTo       int64     // position; this one and earlier ones; 0 = to the end
+	Limit      int       // 1 … 200, 0 = 50; List only
+	Before     *Cursor   // List only
 }
 
 // Cursor is where the next page begins.
@@ -73,7 +87,53 @@ type Cursor struct {
 }
 
 func (f Filter) query() eventstore.OrgQuery {
-	return eventstore.OrgQuery{Lanes: []eventstore.Lane{eventstore.Ledger}, Types: f.Types, ActorIDs: f.Actors, StreamIDs: f.Subjects, From: f.From, To: f.To}
+	q := eventstore.OrgQuery{
+		Lanes: []eventstore.Lane{eventstore.Ledger}, Types: f.Types, ActorIDs: f.Actors, StreamIDs: f.Subjects, RequestIDs: f.RequestIDs,
+		From: f.From, To: f.To, After: f.After,
+	}
+	if f.UpTo > 0 {
+		q.Before = f.UpTo + 1
+	}
+	return q
+}
+
+// selects reports whether the filter leaves events out between its positions.
+func (f Filter) selects() bool {
+	return len(f.Actors)+len(f.Types)+len(f.Subjects)+len(f.RequestIDs) > 0 || !f.From.IsZero() || !f.To.IsZero()
+}
+
+// check returns fault.Invalid with everything that is wrong with the filter, with the names of the API's parameters.
+func (f Filter) check() error {
+	var faults []fault.Field
+	at := func(parameter, detail string) {
+		faults = append(faults, fault.Field{Parameter: parameter, Detail: detail})
+	}
+	for name, n := range map[string]int{"actor": len(f.Actors), "type": len(f.Types), "subject": len(f.Subjects), "requestId": len(f.RequestIDs)} {
+		if n > limits.MaxFilterValues {
+			at(name, fmt.Sprintf("may be given at most %d times", limits.MaxFilterValues))
+		}
+	}
+	for _, t := range f.Types {
+		if i := strings.IndexByte(t, '*'); t == "" || i >= 0 && i != len(t)-1 {
+			at("type", "must be the name of an event type, or its beginning followed by *")
+		}
+	}
+	if !f.From.IsZero() && !f.To.IsZero() && f.From.After(f.To) {
+		at("to", "must not be before from")
+	}
+	if f.After < 0 {
+		at("after", "must be a position: 0 or more")
+	}
+	if f.UpTo < 0 || f.UpTo > 0 && f.UpTo < f.After {
+		at("upTo", "must be a position that is not before after")
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	slices.SortFunc(faults, func(a, b fault.Field) int { return strings.Compare(a.Parameter, b.Parameter) })
+	e := fault.New(fault.Invalid, "request.invalid", "The filter has a fault.")
+	e.Fields = faults
+	return e
 }
 
 // List returns a page of an organization's ledger, newest first, and where the next one begins (nil = this is the last).
@@ -82,12 +142,15 @@ func (s *Service) List(ctx context.Context, orgID uuid.UUID, f Filter) (items []
 	if _, err := auth.Require(ctx, orgID, auth.AuditRead); err != nil {
 		return nil, nil, err
 	}
+	if err := f.check(); err != nil {
+		return nil, nil, err
+	}
 	if f.Limit <= 0 {
 		f.Limit = limits.DefaultPage
 	}
 	q := f.query()
 	q.Limit, q.Desc = min(f.Limit, limits.MaxPage)+1, true
-	if f.Before != nil {
+	if f.Before != nil && (q.Before == 0 || f.Before.Position < q.Before) {
 		q.Before = f.Before.Position
 	}
 	err = s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
@@ -106,58 +169,6 @@ func (s *Service) List(ctx context.Context, orgID uuid.UUID, f Filter) (items []
 		return nil, nil, fmt.Errorf("list the audit log: %w", err)
 	}
 	return items, next, nil
-}
-
-// Each calls fn with every event that the filter selects and that is settled when it is called, oldest first. It reads
-// page by page, each in a short transaction, so memory is constant and nothing waits for a slow reader. An error of fn
-// ends it. It needs auth.AuditRead.
-func (s *Service) Each(ctx context.Context, orgID uuid.UUID, f Filter, fn func(Entry) error) error {
-	if _, err := auth.Require(ctx, orgID, auth.AuditRead); err != nil {
-		return err
-	}
-	q := f.query()
-	q.Limit = limits.ExportPage
-	for first := true; ; first = false {
-		var page []Entry
-		err := s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
-			if first { // what comes later is another export's
-				fence, err := s.Store.Fence(ctx, tx)
-				if err != nil {
-					return err
-				}
-				q.Before = fence + 1
-			}
-			events, _, err := s.Store.ReadOrg(ctx, tx, orgID, q)
-			if err != nil {
-				return err
-			}
-			page, err = s.entries(ctx, tx, events)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("export the audit log: %w", err)
-		}
-		for _, e := range page {
-			if err := fn(e); err != nil {
-				return err
-			}
-		}
-		if len(page) < limits.ExportPage {
-			return nil
-		}
-		q.After = page[len(page)-1].Position
-	}
-}
-
-// Export writes what Each finds to w as NDJSON, one event a line, and returns how many. It needs auth.AuditRead.
-func (s *Service) Export(ctx context.Context, orgID uuid.UUID, f Filter, w io.Writer) (n int, err error) {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	err = s.Each(ctx, orgID, f, func(e Entry) error {
-		n++
-		return enc.Encode(e)
-	})
-	return n, err
 }
 
 // Feed returns an organization's events after a position, of runs too, oldest first, and how far the answer reaches: the
@@ -207,6 +218,7 @@ func (s *Service) entries(ctx context.Context, tx pgx.Tx, events []eventstore.Ev
 			if err != nil {
 				return nil, fmt.Errorf("open personal data at %d: %w", e.Position, err)
 			}
+			*field = Erased
 			if ok {
 				*field = plain
 			}

@@ -120,7 +120,14 @@ type Event struct {
 	Meta        Meta      // ledger only
 	ContentHash []byte    // ledger only: SHA-256 over RFC 8785 JSON of what was appended
 	Data        json.RawMessage
-	RunColumns  // runs only
+	Stored      Stored // ledger only
+	RunColumns         // runs only
+}
+
+// Stored is an event's content as it lies in the log, neither lifted nor opened: what the content hash covers.
+type Stored struct {
+	Schema     int
+	Meta, Data json.RawMessage
 }
 
 // ID is the event's name outside: unique and the same on every read.

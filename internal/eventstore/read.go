@@ -123,9 +123,10 @@ func (s *Store) Fence(ctx context.Context, tx pgx.Tx) (position int64, err error
 // OrgQuery selects from one organization's part of the log. Zero fields select nothing away.
 type OrgQuery struct {
 	Lanes         []Lane   // none = both
-	Types         []string // event types; a type nobody registered matches nothing
+	Types         []string // event types; "org.*" is every type of that beginning; one that nobody registered matches nothing
 	Kinds         []string // kinds of streams; "run" is the lane of runs
 	ActorIDs      []uuid.UUID
+	RequestIDs    []string    // ledger only, as actors
 	StreamIDs     []uuid.UUID // subjects: streams, or runs
 	ProjectID     uuid.UUID   // runs only, as the next two
 	TestID        uuid.UUID
@@ -194,22 +195,25 @@ func (s *Store) orgSQL(ctx context.Context, tx pgx.Tx, orgID uuid.UUID, q OrgQue
 		where = append(where, "e.recorded_at < "+arg(q.To.UTC().Truncate(time.Microsecond)))
 	}
 	if len(q.Types) > 0 {
-		ids, err := s.typeIDs(ctx, tx, q.Types)
+		ids, err := s.matchingTypes(ctx, tx, q.Types)
 		if err != nil {
 			return "", nil, err
 		}
-		where = append(where, "e.type_id = ANY ("+arg(ids)+")")
+		where = append(where, oneOf("e.type_id", ids, arg))
 	}
 	if len(q.StreamIDs) > 0 {
-		where = append(where, "e.stream_id = ANY ("+arg(q.StreamIDs)+")")
+		where = append(where, oneOf("e.stream_id", q.StreamIDs, arg))
 	}
 	ledger := q.lane(Ledger) && q.ProjectID == uuid.Nil && q.TestID == uuid.Nil && q.EnvironmentID == uuid.Nil
-	runs := q.lane(Runs) && len(q.ActorIDs) == 0 && (len(q.Kinds) == 0 || slices.Contains(q.Kinds, runKind))
+	runs := q.lane(Runs) && len(q.ActorIDs) == 0 && len(q.RequestIDs) == 0 && (len(q.Kinds) == 0 || slices.Contains(q.Kinds, runKind))
 	// A parameter that no part uses would have no type, so each lane's own are added only with the lane.
 	where = slices.Clip(where)
 	ledgerWhere, runWhere := where, where
 	if ledger && len(q.ActorIDs) > 0 {
-		ledgerWhere = append(ledgerWhere, "e.actor_id = ANY ("+arg(q.ActorIDs)+")")
+		ledgerWhere = append(ledgerWhere, oneOf("e.actor_id", q.ActorIDs, arg))
+	}
+	if ledger && len(q.RequestIDs) > 0 {
+		ledgerWhere = append(ledgerWhere, oneOf("e.request_id", q.RequestIDs, arg))
 	}
 	if ledger && len(q.Kinds) > 0 {
 		ledgerWhere = append(ledgerWhere, "e.kind = ANY ("+arg(q.Kinds)+")")
@@ -241,6 +245,15 @@ func (s *Store) orgSQL(ctx context.Context, tx pgx.Tx, orgID uuid.UUID, q OrgQue
 		return "", nil, nil
 	}
 	return "SELECT " + feedColumns + " FROM (" + strings.Join(parts, " UNION ALL ") + ") e" + order + limit, args, nil
+}
+
+// oneOf is the condition that a column has one of the values. A single one is compared for itself, since only then an
+// index on the column and the position gives its rows in order.
+func oneOf[T any](column string, values []T, arg func(any) string) string {
+	if len(values) == 1 {
+		return column + " = " + arg(values[0])
+	}
+	return column + " = ANY (" + arg(values) + ")"
 }
 
 func (q OrgQuery) lane(l Lane) bool { return len(q.Lanes) == 0 || slices.Contains(q.Lanes, l) }
@@ -284,6 +297,7 @@ func (s *Store) collect(ctx context.Context, q querier, rows pgx.Rows) (events [
 			if err := json.Unmarshal(meta, &e.Meta); err != nil {
 				return fmt.Errorf("decode meta at %d: %w", position, err)
 			}
+			e.Stored = Stored{Schema: e.Schema, Meta: meta, Data: data}
 		}
 		events, ids = append(events, e), append(ids, *typeID)
 		return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -172,6 +173,27 @@ func (s *Store) typeIDs(ctx context.Context, q querier, names []string) ([]int16
 		ids = append(ids, id)
 	}
 	return ids, nil
+}
+
+// matchingTypes is typeIDs, for patterns too: "org.*" is every type whose name begins with "org.".
+func (s *Store) matchingTypes(ctx context.Context, q querier, patterns []string) ([]int16, error) {
+	var names []string
+	for _, p := range patterns {
+		prefix, many := strings.CutSuffix(p, "*")
+		if !many {
+			names = append(names, p)
+			continue
+		}
+		if err := s.learn(ctx, q); err != nil { // another process may have brought new ones
+			return nil, err
+		}
+		for name := range s.ids.Load().byName {
+			if strings.HasPrefix(name, prefix) {
+				names = append(names, name)
+			}
+		}
+	}
+	return s.typeIDs(ctx, q, names)
 }
 
 // name returns the type's name; a number that another process registered after our Sync is looked up.

@@ -1,27 +1,14 @@
 package httpapi
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"log/slog"
-	"net/http"
-	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/testflow/testflow/internal/audit"
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/httpapi/internal/oapi"
-)
-
-const (
-	exportTrailer = "X-Export-Complete"
-	// exportBuffer is sent at once, and exportGrace is what a client gets to take it.
-	exportBuffer = 64 << 10
-	exportGrace  = 30 * time.Second
 )
 
 // FeedCursors write positions as the cursors of feed and live stream, and read them.
@@ -40,8 +27,8 @@ func (a *api) ListAuditEvents(ctx context.Context, req oapi.ListAuditEventsReque
 	}
 	p := req.Params
 	items, next, err := a.deps.Audit.List(ctx, orgOf(ctx), audit.Filter{
-		Actors: list(p.Actor), Types: list(p.Type), Subjects: list(p.Subject), From: instant(p.From), To: instant(p.To),
-		Limit: a.pageLimit(p.Limit), Before: cursor,
+		Actors: list(p.Actor), Types: list(p.Type), Subjects: list(p.Subject), RequestIDs: list(p.RequestId), From: instant(p.From), To: instant(p.To),
+		After: deref(p.After), UpTo: deref(p.UpTo), Limit: a.pageLimit(p.Limit), Before: cursor,
 	})
 	if err != nil {
 		return nil, err
@@ -51,73 +38,11 @@ func (a *api) ListAuditEvents(ctx context.Context, req oapi.ListAuditEventsReque
 	return answer, err
 }
 
-// ExportAudit answers GET /api/audit/export.
-func (a *api) ExportAudit(ctx context.Context, req oapi.ExportAuditRequestObject) (oapi.ExportAuditResponseObject, error) {
-	p := req.Params
-	return auditExport{api: a, ctx: ctx, filter: audit.Filter{
-		Actors: list(p.Actor), Types: list(p.Type), Subjects: list(p.Subject), From: instant(p.From), To: instant(p.To),
-	}}, nil
-}
-
-// auditExport writes an export while it is read, so that its size costs no memory.
-type auditExport struct {
-	*api
-	ctx    context.Context //nolint:containedctx // of the one answer that this value is
-	filter audit.Filter
-}
-
-// VisitExportAuditResponse writes the export. What fails before the first byte is a problem document; later the answer is
-// cut, so that nobody takes a part for the whole.
-func (e auditExport) VisitExportAuditResponse(w http.ResponseWriter) error {
-	connection := http.NewResponseController(w)
-	out := bufio.NewWriterSize(deadlineWriter{w, connection, e.deps.Now}, exportBuffer)
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	begun := false
-	begin := func() {
-		begun = true
-		h := w.Header()
-		h.Set("Content-Type", "application/x-ndjson")
-		h.Set("Content-Disposition", `attachment; filename="audit.ndjson"`)
-		h.Set("Trailer", exportTrailer)
-		w.WriteHeader(http.StatusOK)
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		return *p
 	}
-	err := e.deps.Audit.Each(e.ctx, orgOf(e.ctx), e.filter, func(entry audit.Entry) error {
-		if !begun {
-			begin()
-		}
-		return enc.Encode(auditView(entry))
-	})
-	if err == nil && !begun {
-		begin()
-	}
-	if err == nil {
-		err = out.Flush()
-	}
-	switch {
-	case err != nil && !begun:
-		return err
-	case err != nil:
-		e.log.WarnContext(e.ctx, "export was cut", slog.String("request_id", requestOf(e.ctx).id), slog.Any("err", err))
-		panic(http.ErrAbortHandler)
-	}
-	w.Header().Set(exportTrailer, "true")
-	return nil
-}
-
-// deadlineWriter gives the client time anew for each part that it takes.
-type deadlineWriter struct {
-	w          http.ResponseWriter
-	connection *http.ResponseController
-	now        func() time.Time
-}
-
-// Write sends a part.
-func (d deadlineWriter) Write(b []byte) (int, error) {
-	if err := d.connection.SetWriteDeadline(d.now().Add(exportGrace)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return 0, fmt.Errorf("set deadline of an export: %w", err)
-	}
-	return d.w.Write(b)
+	return v
 }
 
 // ReadFeed answers GET /api/events.

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/testflow/testflow/internal/audit"
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/limits"
@@ -90,6 +91,18 @@ func requestedOrganization(c echo.Context, op *operation) (*uuid.UUID, error) {
 		return nil, invalid([]fault.Field{{Parameter: headerOrganization, Detail: "must be one UUID"}})
 	}
 	return &id, nil
+}
+
+// refusals records that somebody who is known was not allowed to do something, wherever behind it that was decided.
+func (s *Server) refusals(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		ctx := c.Request().Context()
+		err := next(c)
+		if r := requestOf(ctx); err != nil && r.op != nil {
+			s.deps.Refusals.Refused(ctx, auth.From(ctx), audit.Attempt{Operation: r.op.id, Permission: r.op.permission}, err)
+		}
+		return err
+	}
 }
 
 // authorize refuses early, before anything of the request is looked at, who lacks the operation's permission. Slices ask

@@ -149,7 +149,7 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil {
 			return fault.New(fault.Malformed, codeMalformed, "The query does not parse.").Because(err)
 		}
-		r := &request{op: op, id: c.Response().Header().Get(headerRequestID), path: c.Request().URL.Path, query: query}
+		r := &request{op: op, id: c.Response().Header().Get(headerRequestID), path: c.Request().URL.Path, query: query, header: c.Request().Header}
 		ctx := context.WithValue(c.Request().Context(), operationKey{}, r)
 		if !op.streams() {
 			limit := s.deps.Limits.RequestTimeout

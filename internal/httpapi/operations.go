@@ -130,7 +130,9 @@ type request struct {
 	id    string // request id
 	path  string
 	query map[string][]string
-	body  []byte
+	// header is the request's own.
+	header http.Header
+	body   []byte
 	// bodyFaults are those of a definition that is only to be judged: the handler answers with them.
 	bodyFaults []fault.Field
 	inUnit     bool // a unit of work is open around the handler

@@ -38,6 +38,7 @@ type Deps struct {
 	Runs      *run.Service // with Ends, or Prefer: wait doesn't wait
 	Analytics *analytics.Service
 	Audit     *audit.Service
+	Refusals  *audit.Refusals
 
 	UnitOfWork  UnitOfWork
 	Positions   Positions
@@ -145,6 +146,7 @@ func (s *Server) use() {
 		s.cors,         // pages of other origins
 		s.identify,     // which operation; deadline
 		s.authenticate, // who
+		s.refusals,     // who was refused what, for the audit log
 		s.authorize,    // may they
 		s.checkInput,   // parameters and body as the document says; all faults at once
 		s.conditional,  // If-None-Match

@@ -111,7 +111,7 @@ func newWorld(t *testing.T) *world {
 	passwords, err := auth.NewPasswords(0)
 	require.NoError(t, err)
 	store := eventstore.New(eventstore.Config{
-		DB: db.DB, Types: slices.Concat(account.Types(), org.Types(), project.Types(), apitest.Types(), run.Types()),
+		DB: db.DB, Types: slices.Concat(account.Types(), org.Types(), project.Types(), apitest.Types(), run.Types(), audit.Types()),
 		Inline: []eventstore.ReadModel{org.ReadModel(), project.ReadModel(), apitest.ReadModel(), run.ReadModel()},
 		Seal:   persons.Seal, Now: time.Now, NewID: newID, Logger: log,
 	})
@@ -132,13 +132,15 @@ func newWorld(t *testing.T) *world {
 		DB: db.DB, Store: store, Persons: persons, Passwords: passwords, Tokens: tokens, Refresh: refresh, NewID: newID, Log: log,
 	}
 	orgs := &org.Service{DB: db.DB, Store: store, Accounts: accounts, Policy: org.Open, NewID: newID, Log: log}
+	audits := &audit.Service{DB: db.DB, Store: store, Open: opener(persons), Check: orgs.Check, Now: time.Now, NewID: newID, Log: log}
 	w.server, err = httpapi.New(httpapi.Deps{
 		Orgs:        orgs,
 		Projects:    &project.Service{DB: db.DB, Store: store, NewID: newID, Log: log},
 		Tests:       &apitest.Service{DB: db.DB, Store: store, NewID: newID, Regions: []string{"default"}, Log: log},
 		Runs:        runs,
 		Analytics:   &analytics.Service{DB: db.Analytics, Follow: runner.Wait, Now: time.Now},
-		Audit:       &audit.Service{DB: db.DB, Store: store, Open: opener(persons)},
+		Audit:       audits,
+		Refusals:    audit.NewRefusals(audits),
 		UnitOfWork:  unitOfWork{eventstore.NewIdempotency(eventstore.IdempotencyConfig{DB: db.DB, Now: time.Now})},
 		Positions:   w.base.pos,
 		FeedCursors: realtime.NewCursors([]byte(strings.Repeat("c", 32)), 1),

@@ -172,8 +172,14 @@ const (
 	MaxSpan    = 5 * 366 * 24 * time.Hour // from one end of a query of analytics to the other
 	MaxBuckets = 5000                     // of one answer
 
-	// ExportPage is the events of an export that are held in memory at a time.
-	ExportPage = 500
+	// ExportPage is the events of an export that are held in memory at a time; a page that weighed more than
+	// ExportPageBytes makes the next ones smaller.
+	ExportPage      = 500
+	ExportPageBytes = 4 << 20
+	// MaxFilterValues is how many values of one sort a filter of the audit log takes.
+	MaxFilterValues = 50
+	// MaxRefusalSorts is how many sorts of refusals are counted at once, each of a principal, an operation and a reason.
+	MaxRefusalSorts = 10_000
 )
 
 // What a client of the live stream may do, beside the settings.

@@ -492,12 +492,18 @@ func (e GetMetricsParamsGroupBy) Valid() bool {
 
 // Defines values for ExportAuditParamsFormat.
 const (
-	Ndjson ExportAuditParamsFormat = "ndjson"
+	Cloudevents ExportAuditParamsFormat = "cloudevents"
+	Csv         ExportAuditParamsFormat = "csv"
+	Ndjson      ExportAuditParamsFormat = "ndjson"
 )
 
 // Valid indicates whether the value is a known member of the ExportAuditParamsFormat enum.
 func (e ExportAuditParamsFormat) Valid() bool {
 	switch e {
+	case Cloudevents:
+		return true
+	case Csv:
+		return true
 	case Ndjson:
 		return true
 	default:
@@ -584,7 +590,7 @@ type AuditEvent struct {
 		Kind AuditEventActorKind `json:"kind"`
 	} `json:"actor"`
 
-	// Address From where; sealed when that person was erased.
+	// Address From where; `erased` when that person was erased.
 	Address *string `json:"address,omitempty"`
 
 	// ContentHash SHA-256 (hex) over the RFC 8785 JSON of what was stored.
@@ -1386,6 +1392,9 @@ type Variables map[string]string
 // AuditActor defines model for AuditActor.
 type AuditActor = []openapi_types.UUID
 
+// AuditRequest defines model for AuditRequest.
+type AuditRequest = []string
+
 // AuditSubject defines model for AuditSubject.
 type AuditSubject = []openapi_types.UUID
 
@@ -1527,17 +1536,26 @@ type ListAuditEventsParams struct {
 	// Actor Only what these did.
 	Actor *AuditActor `form:"actor,omitempty" json:"actor,omitempty"`
 
-	// Type Only these types of events, such as `org.renamed`.
+	// Type Only these types of events, such as `org.renamed`, or all of a beginning: `org.*`.
 	Type *AuditType `form:"type,omitempty" json:"type,omitempty"`
 
 	// Subject Only the history of these, by id.
 	Subject *AuditSubject `form:"subject,omitempty" json:"subject,omitempty"`
 
+	// RequestId Only what these requests did.
+	RequestId *AuditRequest `form:"requestId,omitempty" json:"requestId,omitempty"`
+
 	// From Recorded at this instant or later.
 	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
 
-	// To Recorded before this instant.
+	// To Recorded before this instant, which is not before `from`.
 	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
+
+	// After A position: only later events.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// UpTo A position: this event and earlier ones.
+	UpTo *int64 `form:"upTo,omitempty" json:"upTo,omitempty"`
 
 	// Limit How many at most.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
@@ -1557,22 +1575,32 @@ type ListAuditEventsParams struct {
 
 // ExportAuditParams defines parameters for ExportAudit.
 type ExportAuditParams struct {
+	// Format Without it, `Accept` decides; without that, ndjson.
 	Format *ExportAuditParamsFormat `form:"format,omitempty" json:"format,omitempty"`
 
 	// Actor Only what these did.
 	Actor *AuditActor `form:"actor,omitempty" json:"actor,omitempty"`
 
-	// Type Only these types of events, such as `org.renamed`.
+	// Type Only these types of events, such as `org.renamed`, or all of a beginning: `org.*`.
 	Type *AuditType `form:"type,omitempty" json:"type,omitempty"`
 
 	// Subject Only the history of these, by id.
 	Subject *AuditSubject `form:"subject,omitempty" json:"subject,omitempty"`
 
+	// RequestId Only what these requests did.
+	RequestId *AuditRequest `form:"requestId,omitempty" json:"requestId,omitempty"`
+
 	// From Recorded at this instant or later.
 	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
 
-	// To Recorded before this instant.
+	// To Recorded before this instant, which is not before `from`.
 	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
+
+	// After Where to go on: the position of the last whole event of the part before, as its `X-Export-Position` says too.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// UpTo A position: this event and earlier ones.
+	UpTo *int64 `form:"upTo,omitempty" json:"upTo,omitempty"`
 
 	// MinPosition An `X-Event-Position`; the answer holds at least that write.
 	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
@@ -2592,6 +2620,13 @@ func (w *ServerInterfaceWrapper) ListAuditEvents(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter subject: %s", err))
 	}
 
+	// ------------- Optional query parameter "requestId" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "requestId", ctx.QueryParams(), &params.RequestId, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter requestId: %s", err))
+	}
+
 	// ------------- Optional query parameter "from" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
@@ -2604,6 +2639,20 @@ func (w *ServerInterfaceWrapper) ListAuditEvents(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", ctx.QueryParams(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter after: %s", err))
+	}
+
+	// ------------- Optional query parameter "upTo" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "upTo", ctx.QueryParams(), &params.UpTo, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter upTo: %s", err))
 	}
 
 	// ------------- Optional query parameter "limit" -------------
@@ -2698,6 +2747,13 @@ func (w *ServerInterfaceWrapper) ExportAudit(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter subject: %s", err))
 	}
 
+	// ------------- Optional query parameter "requestId" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "requestId", ctx.QueryParams(), &params.RequestId, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter requestId: %s", err))
+	}
+
 	// ------------- Optional query parameter "from" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
@@ -2710,6 +2766,20 @@ func (w *ServerInterfaceWrapper) ExportAudit(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", ctx.QueryParams(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter after: %s", err))
+	}
+
+	// ------------- Optional query parameter "upTo" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "upTo", ctx.QueryParams(), &params.UpTo, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter upTo: %s", err))
 	}
 
 	// ------------- Optional query parameter "minPosition" -------------
@@ -5151,6 +5221,24 @@ type ExportAudit200ResponseHeaders struct {
 	ContentDisposition string
 }
 
+type ExportAudit200ApplicationCloudeventsBatchPlusJSONResponse struct {
+	Body    []map[string]interface{}
+	Headers ExportAudit200ResponseHeaders
+}
+
+func (response ExportAudit200ApplicationCloudeventsBatchPlusJSONResponse) VisitExportAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/cloudevents-batch+json")
+	w.Header().Set("Content-Disposition", fmt.Sprint(response.Headers.ContentDisposition))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ExportAudit200ApplicationxNdjsonResponse struct {
 	Body          io.Reader
 	Headers       ExportAudit200ResponseHeaders
@@ -5194,6 +5282,28 @@ func (response ExportAudit200ApplicationxNdjsonResponse) VisitExportAuditRespons
 			return err
 		}
 	}
+}
+
+type ExportAudit200TextcsvResponse struct {
+	Body          io.Reader
+	Headers       ExportAudit200ResponseHeaders
+	ContentLength int64
+}
+
+func (response ExportAudit200TextcsvResponse) VisitExportAuditResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.Header().Set("Content-Disposition", fmt.Sprint(response.Headers.ContentDisposition))
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
 }
 
 type LoginRequestObject struct {
