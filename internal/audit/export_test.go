@@ -243,7 +243,7 @@ func TestExport_memoryAndTransactionsAreBounded(t *testing.T) {
 		n = 20_000
 	}
 	f.flood(t, org, n)
-	w := &meter{every: 20_000, stop: func() {
+	w := &meter{every: n / 10, stop: func() {
 		require.Zero(t, f.API.Stat().AcquiredConns(), "nobody waits for a slow reader")
 	}}
 	done, err := f.service.Export(auth.With(t.Context(), who), org, audit.Request{Format: audit.NDJSON}, w)

@@ -20,7 +20,7 @@ const (
 	firstWindow   = 15 * time.Minute
 	longestWindow = 24 * time.Hour
 	// sweepEvery is how often ended windows are looked for.
-	sweepEvery  = 30 * time.Second
+	sweepEvery = 30 * time.Second
 	// flushTime is what writing all counts may take when the process ends.
 	flushTime = 5 * time.Second
 )

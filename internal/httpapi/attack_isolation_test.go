@@ -111,7 +111,8 @@ func TestAttack_foreignIds_inEveryBodyAndQuery(t *testing.T) {
 				if got.status == 200 && got.json["items"] != nil {
 					assert.Empty(t, got.json["items"], "%s?%s=%s", name, p.Value.Name, id)
 				}
-				got.text = strings.ReplaceAll(got.text, p.Value.Name+"="+id, "") // what one asked for isn't told
+				// what one asked for isn't told
+				got.text = strings.NewReplacer(p.Value.Name+"="+id, "", `"`+p.Value.Name+`":["`+id+`"]`, "").Replace(got.text)
 				w.leaksNothing(a, got, name)
 			}
 		}
