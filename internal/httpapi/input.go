@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -118,9 +119,12 @@ func acceptable(r *http.Request, op *operation) error {
 // checkParameters checks path, query and headers. A path that cannot name anything is not found.
 func checkParameters(c echo.Context, r *request) ([]fault.Field, error) {
 	var faults []fault.Field
-	for name := range r.query {
-		if !r.op.query[name] {
-			faults = append(faults, fault.Field{Parameter: name, Detail: unknownParameter(r.op)})
+	for name, values := range r.query {
+		switch {
+		case !r.op.query[name]:
+			faults = append(faults, fault.Field{Parameter: strings.ToValidUTF8(name, "\uFFFD"), Detail: unknownParameter(r.op)})
+		case slices.ContainsFunc(values, unstorable):
+			faults = append(faults, fault.Field{Parameter: name, Detail: "must be UTF-8 text without the character NUL"})
 		}
 	}
 	path := map[string]string{}
@@ -154,6 +158,9 @@ func checkParameters(c echo.Context, r *request) ([]fault.Field, error) {
 	}
 	return faults, nil
 }
+
+// unstorable tells a text that Postgres cannot take, even to compare with.
+func unstorable(s string) bool { return !utf8.ValidString(s) || strings.ContainsRune(s, 0) }
 
 func unknownParameter(op *operation) string {
 	if len(op.query) == 0 {
@@ -206,12 +213,27 @@ func (s *Server) checkBody(c echo.Context, op *operation) ([]byte, []fault.Field
 		return nil, faults, nil
 	}
 	if op.definition {
-		if _, ok := value.(map[string]any); !ok {
+		object, ok := value.(map[string]any)
+		if !ok {
 			return nil, nil, invalid([]fault.Field{{Detail: "must be an object"}})
+		}
+		if op.id == "updateTest" {
+			faults = append(faults, unknownRemovals(op.bodySchema, object)...)
 		}
 		return body, faults, nil
 	}
 	return body, append(faults, schemaFaults(op.bodySchema, value)...), nil
+}
+
+// unknownRemovals are the fields that a merge patch takes away and that there never are: what the patch makes doesn't
+// show them, so nobody behind the door sees the mistake.
+func unknownRemovals(schema *openapi3.Schema, patch map[string]any) (faults []fault.Field) {
+	for name, value := range patch {
+		if value == nil && schema.Properties[name] == nil {
+			faults = append(faults, fault.Field{Pointer: "/" + escapePointer(name), Detail: "is unknown; there are " + strings.Join(slices.Sorted(maps.Keys(schema.Properties)), ", ")})
+		}
+	}
+	return faults
 }
 
 func (s *Server) readBody(c echo.Context) ([]byte, error) {
