@@ -36,7 +36,7 @@ func (a *api) CreateOrganization(ctx context.Context, req oapi.CreateOrganizatio
 
 // GetOrganization answers GET /api/organizations/{id}.
 func (a *api) GetOrganization(ctx context.Context, req oapi.GetOrganizationRequestObject) (oapi.GetOrganizationResponseObject, error) {
-	o, err := a.deps.Orgs.Get(ctx, req.Id)
+	o, err := a.organization(ctx, req.Id, req.Params.AsOf)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (a *api) ListMembers(ctx context.Context, req oapi.ListMembersRequestObject
 	if err != nil {
 		return nil, err
 	}
-	items, next, err := a.deps.Orgs.Members(ctx, req.Id, org.Filter{Limit: a.pageLimit(req.Params.Limit), After: cursor})
+	items, next, err := a.members(ctx, req.Id, req.Params.AsOf, org.Filter{Limit: a.pageLimit(req.Params.Limit), After: cursor})
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (a *api) RemoveMember(ctx context.Context, req oapi.RemoveMemberRequestObje
 
 func orgView(o org.Org) oapi.Organization {
 	return oapi.Organization{
-		Id: o.ID, Name: o.Name, Role: ptr(oapi.Role(o.Role)), Version: o.Version,
+		Id: o.ID, Name: o.Name, Role: some(oapi.Role(o.Role)), Version: o.Version,
 		CreatedAt: oapi.At(o.CreatedAt), UpdatedAt: oapi.At(o.UpdatedAt),
 	}
 }

@@ -1389,6 +1389,9 @@ type Validation struct {
 // Variables Values by name. A name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.
 type Variables map[string]string
 
+// AsOf defines model for AsOf.
+type AsOf = string
+
 // AuditActor defines model for AuditActor.
 type AuditActor = []openapi_types.UUID
 
@@ -1662,6 +1665,9 @@ type CreateOrganizationParams struct {
 
 // GetOrganizationParams defines parameters for GetOrganization.
 type GetOrganizationParams struct {
+	// AsOf As it was then: at an instant, or at a position of the log (`X-Event-Position`, or of an audit event). Folded from the log alone; needs `audit.read`. Names are those of today; who has been erased is called `erased`.
+	AsOf *AsOf `form:"asOf,omitempty" json:"asOf,omitempty"`
+
 	// MinPosition An `X-Event-Position`; the answer holds at least that write.
 	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
 
@@ -1680,6 +1686,9 @@ type UpdateOrganizationParams struct {
 
 // ListMembersParams defines parameters for ListMembers.
 type ListMembersParams struct {
+	// AsOf As it was then: at an instant, or at a position of the log (`X-Event-Position`, or of an audit event). Folded from the log alone; needs `audit.read`. Names are those of today; who has been erased is called `erased`.
+	AsOf *AsOf `form:"asOf,omitempty" json:"asOf,omitempty"`
+
 	// Limit How many at most.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
@@ -3046,6 +3055,13 @@ func (w *ServerInterfaceWrapper) GetOrganization(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params GetOrganizationParams
+	// ------------- Optional query parameter "asOf" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "asOf", ctx.QueryParams(), &params.AsOf, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter asOf: %s", err))
+	}
+
 	// ------------- Optional query parameter "minPosition" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
@@ -3139,6 +3155,13 @@ func (w *ServerInterfaceWrapper) ListMembers(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ListMembersParams
+	// ------------- Optional query parameter "asOf" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "asOf", ctx.QueryParams(), &params.AsOf, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter asOf: %s", err))
+	}
+
 	// ------------- Optional query parameter "limit" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
