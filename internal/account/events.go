@@ -72,6 +72,7 @@ func Types() []eventstore.Type {
 		event(TypeSignedIn, func() eventstore.Data { return new(SignedIn) }),
 		event(TypeSignInFailed, func() eventstore.Data { return new(SignInFailed) }),
 		event(TypeSignedOut, func() eventstore.Data { return new(SignedOut) }),
+		event(TypeSignInLimited, func() eventstore.Data { return new(SignInLimited) }),
 		event(TypeRefreshReused, func() eventstore.Data { return new(RefreshReused) }),
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/bits"
-	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,6 +17,7 @@ import (
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/mail"
 	"github.com/testflow/testflow/internal/postgres"
+	"github.com/testflow/testflow/internal/ratelimit"
 	"github.com/testflow/testflow/internal/vault"
 )
 
@@ -62,22 +62,8 @@ func ClientOf(p auth.Principal) Client {
 	return Client{Address: p.Address, Agent: p.Agent, Request: p.Request}
 }
 
-// network is what stays the same while somebody moves a little: the IPv4 address, or the /64 of an IPv6 address.
-func (c Client) network() string {
-	addr, err := netip.ParseAddr(c.Address)
-	if err != nil {
-		return c.Address
-	}
-	addr = addr.Unmap().WithZone("")
-	if addr.Is4() {
-		return addr.String()
-	}
-	prefix, err := addr.Prefix(64)
-	if err != nil {
-		return addr.String()
-	}
-	return prefix.String()
-}
+// network is what stays the same while somebody moves a little.
+func (c Client) network() string { return ratelimit.Network(c.Address) }
 
 // Candidate is a checked registration with its password hashed, ready for RegisterTx.
 type Candidate struct {

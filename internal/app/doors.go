@@ -33,6 +33,9 @@ func (p *platform) buildDoors(ctx context.Context) error {
 	}
 	p.idempotency = eventstore.NewIdempotency(eventstore.IdempotencyConfig{DB: p.db.main, Now: time.Now, Seal: p.sealForOrg, Open: p.openForOrg})
 	cursors := realtime.NewCursors(liveKey, epoch)
+	if err := p.buildLimits(); err != nil {
+		return err
+	}
 	if p.live, err = realtime.New(p.liveConfig(cursors)); err != nil {
 		return err
 	}
@@ -48,6 +51,7 @@ func (p *platform) buildDoors(ctx context.Context) error {
 		Registry:    p.registry,
 		Now:         time.Now, NewID: newID, Logger: p.log, Version: version(),
 		CursorKey: listKey, TrustedProxies: c.TrustedProxies, AllowedOrigins: c.AllowedOrigins, MetricsToken: c.MetricsToken,
+		Rates: p.rates,
 		Limits: httpapi.Limits{
 			RequestBody: int64(l.RequestBody), RequestTimeout: l.RequestTimeout, PageSize: l.PageSize, PositionWait: l.MinPosition, Wait: l.Wait,
 		},
@@ -68,7 +72,7 @@ func (p *platform) liveConfig(cursors *realtime.Cursors) realtime.Config {
 		Authenticate: func(ctx context.Context, token string, org *uuid.UUID) (auth.Principal, time.Time, error) {
 			who, err := p.orgs.Authenticate(ctx, token, org)
 			if err != nil {
-				return auth.Principal{}, time.Time{}, err
+				return auth.Principal{}, time.Time{}, p.strangerAtTheStream(ctx, err)
 			}
 			claims, err := p.accounts.Tokens.Verify(token)
 			return who, claims.ExpiresAt, err

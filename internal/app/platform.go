@@ -65,8 +65,9 @@ type platform struct {
 	audit     *audit.Service
 	refusals  *audit.Refusals
 
-	live *realtime.Server
-	door *httpapi.Server
+	live  *realtime.Server
+	rates httpapi.RateLimits
+	door  *httpapi.Server
 }
 
 // newPlatform builds the rooms that the command needs and registers the log's event types. It starts nothing.

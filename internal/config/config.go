@@ -308,7 +308,7 @@ func eachLimit(v reflect.Value, faults *Faults) {
 			least, _ = strconv.ParseInt(text, 10, 64) // a test reads them all
 		}
 		if v.Field(i).CanInt() && v.Field(i).Int() < least && !faults.has(name) {
-			faults.add(name, "must be at least %d", least)
+			faults.add(name, "must be at least %v", reflect.ValueOf(least).Convert(t.Field(i).Type))
 		}
 	}
 }

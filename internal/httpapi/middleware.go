@@ -107,7 +107,7 @@ func routeOf(c echo.Context) string {
 }
 
 var exposedHeaders = strings.Join([]string{
-	headerRequestID, headerEventPosition, "ETag", "Location", "Link", "Retry-After", "Idempotency-Replayed", "Preference-Applied",
+	headerRequestID, headerEventPosition, "ETag", "Location", "Link", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "Idempotency-Replayed", "Preference-Applied",
 }, ", ")
 
 // cors lets pages of the allowed origins call the API. Credentials are headers, so no cookie is ever allowed with it.

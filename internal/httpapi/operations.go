@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,9 +18,10 @@ import (
 type operation struct {
 	id         string
 	method     string
-	route      string // as Echo writes it: /api/runs/:id
-	public     bool   // security: []
-	permission string // x-permission
+	route      string    // as Echo writes it: /api/runs/:id
+	public     bool      // security: []
+	permission string    // x-permission
+	rate       rateClass // x-rate-limit
 	params     []*openapi3.Parameter
 	query      map[string]bool // the query parameters that there are
 	bodySchema *openapi3.Schema
@@ -45,6 +47,9 @@ func (o *operation) analytics() bool { return strings.HasPrefix(o.route, "/api/a
 
 // streams reports whether the answer may take longer than a request's deadline.
 func (o *operation) streams() bool { return o.id == "exportAudit" || o.id == "openLive" }
+
+// provesPassword reports whether the operation succeeds only for who knows the password.
+func (o *operation) provesPassword() bool { return o.id == "login" || o.id == "changePassword" }
 
 // loadDocument returns the checked API document.
 func loadDocument() (*openapi3.T, error) {
@@ -84,6 +89,10 @@ func newOperation(method, path string, item *openapi3.PathItem, op *openapi3.Ope
 	o.permission, _ = op.Extensions["x-permission"].(string)
 	if o.permission == "" || (o.permission == permissionPublic) != o.public {
 		return nil, errors.New("x-permission is missing or contradicts security")
+	}
+	rate, _ := op.Extensions["x-rate-limit"].(string)
+	if o.rate = cmp.Or(rateClass(rate), rateGeneral); !o.rate.known() {
+		return nil, fmt.Errorf("x-rate-limit: %s is none", rate)
 	}
 	for _, p := range append(item.Parameters, op.Parameters...) {
 		o.params = append(o.params, p.Value)
@@ -135,6 +144,7 @@ type request struct {
 	body   []byte
 	// bodyFaults are those of a definition that is only to be judged: the handler answers with them.
 	bodyFaults []fault.Field
+	counted    bool // against a limit
 	inUnit     bool // a unit of work is open around the handler
 }
 

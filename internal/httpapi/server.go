@@ -58,6 +58,7 @@ type Deps struct {
 	MetricsToken   string         // that /metrics asks for; empty = loopback alone may read it
 
 	Limits Limits
+	Rates  RateLimits
 }
 
 // Limits bound what a request may cost. A zero field takes the default that package limits names.
@@ -142,17 +143,20 @@ func New(deps Deps) (*Server, error) {
 // use puts the middleware in order, the outermost first.
 func (s *Server) use() {
 	s.echo.Use(
-		s.observe,      // request id, headers, access log, metrics, recovery
-		s.cors,         // pages of other origins
-		s.identify,     // which operation; deadline
-		s.authenticate, // who
-		s.refusals,     // who was refused what, for the audit log
-		s.authorize,    // may they
-		s.checkInput,   // parameters and body as the document says; all faults at once
-		s.conditional,  // If-None-Match
-		s.position,     // X-Min-Position
-		s.wait,         // Prefer: wait, outside of the transaction
-		s.idempotent,   // Idempotency-Key
+		s.observe,        // request id, headers, access log, metrics, recovery
+		s.cors,           // pages of other origins
+		s.identify,       // which operation; deadline
+		s.limitStrangers, // how often nobody in particular
+		s.authenticate,   // who
+		s.limit,          // how often
+		s.refusals,       // who was refused what, for the audit log
+		s.authorize,      // may they
+		s.checkInput,     // parameters and body as the document says; all faults at once
+		s.limitSignIn,    // how often somebody may prove who they are
+		s.conditional,    // If-None-Match
+		s.position,       // X-Min-Position
+		s.wait,           // Prefer: wait, outside of the transaction
+		s.idempotent,     // Idempotency-Key
 	)
 }
 

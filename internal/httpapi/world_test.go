@@ -1,10 +1,12 @@
 package httpapi_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -79,6 +81,7 @@ type world struct {
 	orgA   uuid.UUID
 	orgB   uuid.UUID
 	base   base
+	deps   httpapi.Deps // of server; see node
 	log    *logBuffer
 }
 
@@ -133,7 +136,7 @@ func newWorld(t *testing.T) *world {
 	}
 	orgs := &org.Service{DB: db.DB, Store: store, Accounts: accounts, Policy: org.Open, NewID: newID, Log: log}
 	audits := &audit.Service{DB: db.DB, Store: store, Open: opener(persons), Check: orgs.Check, Now: time.Now, NewID: newID, Log: log}
-	w.server, err = httpapi.New(httpapi.Deps{
+	w.deps = httpapi.Deps{
 		Orgs:        orgs,
 		Projects:    &project.Service{DB: db.DB, Store: store, NewID: newID, Log: log},
 		Tests:       &apitest.Service{DB: db.DB, Store: store, NewID: newID, Regions: []string{"default"}, Log: log},
@@ -147,7 +150,8 @@ func newWorld(t *testing.T) *world {
 		Live:        http.NotFoundHandler(),
 		Registry:    prometheus.NewRegistry(), Now: time.Now, NewID: newID, Logger: log, Version: "test",
 		CursorKey: []byte(strings.Repeat("k", 32)),
-	})
+	}
+	w.server, err = httpapi.New(w.deps)
 	require.NoError(t, err)
 	w.orgA, w.orgB = w.populate(orgs, "a"), w.populate(orgs, "b")
 	return w
@@ -216,6 +220,7 @@ type call struct {
 	as           string // token; empty = nobody
 	body         string
 	header       map[string]string
+	address      string // of the client; empty = this machine's
 }
 
 // answer is what came, with the body as JSON where it is.
@@ -233,7 +238,7 @@ func (w *world) do(c call) answer {
 		body = strings.NewReader(c.body)
 	}
 	r := httptest.NewRequestWithContext(w.t.Context(), c.method, c.path, body)
-	r.RemoteAddr = "127.0.0.1:1234"
+	r.RemoteAddr = net.JoinHostPort(cmp.Or(c.address, "127.0.0.1"), "1234")
 	if c.body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}

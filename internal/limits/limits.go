@@ -42,6 +42,19 @@ type Settings struct {
 	LiveRecheck       time.Duration `env:"TESTFLOW_LIMIT_LIVE_RECHECK" default:"4s" doc:"How often it is checked that a live connection's sign-in still holds."`
 	LiveWriteTimeout  time.Duration `env:"TESTFLOW_LIMIT_LIVE_WRITE_TIMEOUT" default:"10s" doc:"How long a client may leave what it was sent unread before it is cut."`
 	LiveCatchUpReader int           `env:"TESTFLOW_LIMIT_LIVE_CATCH_UP_READERS" default:"4" doc:"Live connections that read the log at the same time to catch up."`
+
+	// How many requests may come. They hold over all nodes together; 0 = there is no such limit.
+	RateRequests  int           `env:"RATE_LIMIT_MAX_REQUESTS" default:"100" least:"0" doc:"Requests of one user, or of one address without a good credential, in RATE_LIMIT_WINDOW. 0: any number, as with its siblings."`
+	RateWindow    time.Duration `env:"RATE_LIMIT_WINDOW" default:"15m" least:"1000000000" doc:"Window of RATE_LIMIT_MAX_REQUESTS; it begins with the first request."`
+	RateSignIns   int           `env:"RATE_LIMIT_AUTH_MAX_REQUESTS" default:"5" least:"0" doc:"Failed sign-ins, and other proofs of who somebody is, for one account from one address, in RATE_LIMIT_AUTH_WINDOW."`
+	RateAddress   int           `env:"RATE_LIMIT_AUTH_MAX_PER_ADDRESS" default:"50" least:"0" doc:"The same from one address, whichever accounts they are for."`
+	RateAccount   int           `env:"RATE_LIMIT_AUTH_MAX_PER_ACCOUNT" default:"50" least:"0" doc:"The same for one account from wherever; then only addresses that it was used from before may go on."`
+	RateRefreshes int           `env:"RATE_LIMIT_REFRESH_MAX_REQUESTS" default:"60" least:"0" doc:"Refreshes of access tokens from one address, in RATE_LIMIT_AUTH_WINDOW."`
+	RateAuth      time.Duration `env:"RATE_LIMIT_AUTH_WINDOW" default:"15m" least:"1000000000" doc:"Window of the limits of sign-ins and refreshes."`
+	RateRuns      int           `env:"RATE_LIMIT_EXECUTION_MAX_REQUESTS" default:"10" least:"0" doc:"Requests of one member of an organization that start runs, in RATE_LIMIT_EXECUTION_WINDOW."`
+	RateRunWindow time.Duration `env:"RATE_LIMIT_EXECUTION_WINDOW" default:"1m" least:"1000000000" doc:"Window of RATE_LIMIT_EXECUTION_MAX_REQUESTS."`
+	RateKeys      int           `env:"RATE_LIMIT_API_KEY_MAX_REQUESTS" default:"1000" least:"0" doc:"Requests of one API key that has no limit of its own, in RATE_LIMIT_API_KEY_WINDOW."`
+	RateKeyWindow time.Duration `env:"RATE_LIMIT_API_KEY_WINDOW" default:"15m" least:"1000000000" doc:"Window of RATE_LIMIT_API_KEY_MAX_REQUESTS and of the limits of single keys."`
 }
 
 // What a test may be, what a run of it may take, and what a target may send. A refusal names the number. A setting may ask

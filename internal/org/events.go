@@ -123,6 +123,7 @@ func Types() []eventstore.Type {
 		event(TypeMemberRemoved, eventstore.VisibleOrganization, func() eventstore.Data { return new(MemberRemoved) }),
 		event(TypeSignedIn, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignedIn) }),
 		event(TypeSignInFailed, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignInFailed) }),
+		event(TypeSignInLimited, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignInLimited) }),
 		event(TypeSignedOut, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignedOut) }),
 		event(TypeRefreshReused, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberRefreshReused) }),
 	}
