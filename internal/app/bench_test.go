@@ -109,6 +109,7 @@ func newBenchWorld(b *testing.B) *benchWorld {
 	c, err := config.Load(config.Up, []string{
 		"DATABASE_URL=" + w.db.URL, "ANALYTICS_DATABASE_URL=" + w.db.AnalyticsURL, "TESTFLOW_DB_ROLE_PREFIX=" + w.db.RolePrefix, "PORT=0",
 		"TESTFLOW_EGRESS_ALLOW=" + w.target, "TESTFLOW_WORKER_CONCURRENCY=" + strconv.Itoa(benchConcurrency), "TESTFLOW_LIMIT_LIVE_SOCKETS_USER=200",
+		"RATE_LIMIT_MAX_REQUESTS=0", "RATE_LIMIT_EXECUTION_MAX_REQUESTS=0", "RATE_LIMIT_AUTH_MAX_PER_ADDRESS=0",
 	})
 	require.NoError(b, err)
 	secrets.fill(c)

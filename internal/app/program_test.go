@@ -66,6 +66,7 @@ func newInstallation(t *testing.T, environ ...string) *installation {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"),
 		"DATABASE_URL=" + db.URL, "ANALYTICS_DATABASE_URL=" + db.AnalyticsURL, "TESTFLOW_DB_ROLE_PREFIX=" + db.RolePrefix,
 		"TESTFLOW_DB_MAX_CONNS=8", "PORT=0", "LOG_LEVEL=warn",
+		"RATE_LIMIT_MAX_REQUESTS=0", "RATE_LIMIT_EXECUTION_MAX_REQUESTS=0", // tests of limits set them anew
 	}, environ...)}
 }
 
