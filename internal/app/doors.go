@@ -69,13 +69,13 @@ func (p *platform) liveConfig(cursors *realtime.Cursors) realtime.Config {
 	limits.Recheck, limits.WriteTimeout, limits.CatchUpReaders = l.LiveRecheck, l.LiveWriteTimeout, l.LiveCatchUpReader
 	return realtime.Config{
 		Feed: p.feed,
-		Authenticate: func(ctx context.Context, token string, org *uuid.UUID) (auth.Principal, time.Time, error) {
-			who, err := p.orgs.Authenticate(ctx, token, org)
+		Authenticate: func(ctx context.Context, credential string, org *uuid.UUID) (auth.Principal, time.Time, error) {
+			who, until, err := p.orgs.AuthenticateUntil(ctx, credential, org)
 			if err != nil {
 				return auth.Principal{}, time.Time{}, p.strangerAtTheStream(ctx, err)
 			}
-			claims, err := p.accounts.Tokens.Verify(token)
-			return who, claims.ExpiresAt, err
+			p.orgs.UseKey(who, "GET /api/live", time.Now(), false)
+			return who, until, nil
 		},
 		Recheck:     p.orgs.Check,
 		TopicExists: p.topicExists,

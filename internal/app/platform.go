@@ -190,7 +190,10 @@ func (p *platform) buildPeople() error {
 	if p.cfg.OpenRegistration(p.command) {
 		policy = org.Open
 	}
-	p.orgs = &org.Service{DB: p.db.main, Store: p.store, Accounts: p.accounts, Policy: policy, NewID: newID, Log: p.room("org")}
+	p.orgs = &org.Service{
+		DB: p.db.main, Store: p.store, Accounts: p.accounts, Policy: policy, NewID: newID, Log: p.room("org"),
+		KeyLifetime: p.cfg.Limits.KeyLifetime, KeyMaxLifetime: p.cfg.Limits.KeyMaxLifetime,
+	}
 	if p.command == config.Serve { // `up` listens to this machine alone
 		if p.orgs.SetupToken, err = auth.SetupToken(p.cfg.Secrets.JWT); err != nil {
 			return fmt.Errorf("JWT_SECRET: %w", err)
@@ -278,6 +281,7 @@ func (p *platform) startDoors(ctx context.Context, proc *process, l net.Listener
 	cancel := p.feed.Subscribe(func(eventstore.Batch) { p.projections.Look() })
 	proc.start(ctx, part{name: "projections", run: p.projections.Run, stop: func(context.Context) error { cancel(); return nil }})
 	proc.start(ctx, part{name: "housekeeping", run: p.keepHouse})
+	proc.start(ctx, part{name: "usage of keys", run: p.orgs.RunKeyUses}) // stops after the doors that count
 	proc.start(ctx, part{name: "refusals", run: p.refusals.Run})
 	proc.start(ctx, part{name: "live", run: p.live.Run})
 	proc.start(ctx, serveHTTP(l, p.door.Serve, func(ctx context.Context) error {

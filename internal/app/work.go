@@ -195,6 +195,7 @@ func (p *platform) chores() []chore {
 			_, err := p.idempotency.Prune(ctx)
 			return err
 		}},
+		{"old usage of API keys", func(ctx context.Context) error { _, err := p.orgs.PruneKeyUsage(ctx, time.Now()); return err }},
 		{"mail that was given up", p.mail.Purge},
 		{"windows of limits that are over", func(ctx context.Context) error { _, err := p.rates.Limiter.Prune(ctx); return err }},
 		{"ended sessions", func(ctx context.Context) error { _, err := p.accounts.Purge(ctx); return err }},

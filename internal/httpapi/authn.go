@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -24,6 +26,9 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 		// Where a request comes from is known before who sends it, and may decide whether a credential is taken.
 		from := auth.Principal{Address: c.RealIP(), Request: r.id, Agent: strings.ToValidUTF8(cut(c.Request().UserAgent(), limits.MaxUserAgent), "")}
 		ctx = auth.With(ctx, from)
+		if err := noCredentialInURL(r.query); err != nil {
+			return err
+		}
 		who := auth.Principal{}
 		if !r.op.public {
 			token, err := credential(c.Request())
@@ -46,31 +51,44 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 
 func cut(s string, n int) string { return s[:min(len(s), n)] }
 
-// credential returns the access token of a request.
+// credential returns the access token or API key of a request.
 func credential(r *http.Request) (string, error) {
-	bearer, key := r.Header.Values("Authorization"), r.Header.Get("X-API-Key")
+	bearer, key := r.Header.Values("Authorization"), r.Header.Values("X-API-Key")
 	switch {
-	case len(bearer) > 1 || (len(bearer) == 1 && key != ""):
+	case len(bearer)+len(key) > 1:
 		return "", fault.New(fault.Unauthenticated, "auth.token_invalid", "Send one credential.")
-	case key != "":
-		return "", unknownKey()
+	case len(key) == 1 && !auth.LooksLikeKey(key[0]): // an access token in this place is a mistake, and is not looked at
+		return "", fault.New(fault.Unauthenticated, "auth.api_key_malformed", "X-API-Key holds an API key, which begins with %s; send an access token as Authorization: Bearer.", auth.KeyPrefix)
+	case len(key) == 1:
+		return key[0], nil
 	case len(bearer) == 0:
 		return "", auth.Unauthenticated()
 	}
 	scheme, token, _ := strings.Cut(bearer[0], " ")
 	token = strings.TrimSpace(token)
-	switch {
-	case !strings.EqualFold(scheme, "Bearer") || token == "":
-		return "", fault.New(fault.Unauthenticated, "auth.token_invalid", "Send Authorization: Bearer and an access token.")
-	case strings.HasPrefix(token, "tf_"):
-		return "", unknownKey()
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return "", fault.New(fault.Unauthenticated, "auth.token_invalid", "Send Authorization: Bearer and an access token or an API key.")
 	}
 	return token, nil
 }
 
-func unknownKey() *fault.Error {
-	return fault.New(fault.Unauthenticated, "auth.api_key_unknown", "This API key is not known; sign in and send the access token.")
+// credentialNames are what people call a credential in a query, in lower case without - and _.
+var credentialNames = []string{"token", "accesstoken", "bearer", "authorization", "apikey", "xapikey", "key", "jwt", "secret", "password"}
+
+// noCredentialInURL refuses a request whose query holds a credential, whether or not it has another one: addresses end up
+// in logs, histories and Referer headers. The answer repeats nothing of it.
+func noCredentialInURL(query map[string][]string) error {
+	plain := strings.NewReplacer("-", "", "_", "")
+	for name, values := range query {
+		named := slices.Contains(credentialNames, plain.Replace(strings.ToLower(name)))
+		if named || slices.ContainsFunc(values, func(v string) bool { return keyPattern.MatchString(v) }) || keyPattern.MatchString(name) {
+			return fault.New(fault.Malformed, "auth.credential_in_url", "A credential in the address ends up in logs: send it as a header, and revoke the one that you sent.")
+		}
+	}
+	return nil
 }
+
+var keyPattern = regexp.MustCompile(auth.KeyPattern)
 
 // requestedOrganization is the one that the request names: in its path, or in the header where the operation takes it.
 // It only selects; whether the caller is a member is found out by Authenticate.

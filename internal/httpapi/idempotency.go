@@ -114,7 +114,7 @@ func record(ctx context.Context, c echo.Context, next echo.HandlerFunc) (Answer,
 	if err != nil {
 		return Answer{}, err
 	}
-	answer := Answer{Status: rec.status, Header: map[string]string{}, Body: rec.body.Bytes()}
+	answer := Answer{Status: rec.status, Header: map[string]string{}, Body: rec.body.Bytes(), Secret: r.op.secret}
 	for name, values := range rec.header {
 		if slices.Contains(replayedHeaders, name) {
 			answer.Header[name] = values[0]

@@ -19,6 +19,7 @@ type operation struct {
 	id         string
 	method     string
 	route      string    // as Echo writes it: /api/runs/:id
+	template   string    // as the document does: /api/runs/{id}
 	public     bool      // security: []
 	permission string    // x-permission
 	rate       rateClass // x-rate-limit
@@ -30,6 +31,7 @@ type operation struct {
 	idempotent bool // takes an Idempotency-Key
 	waits      bool // takes Prefer
 	definition bool // takes a test's definition, whose only judge is apitest
+	secret     bool // x-secret-answer: its answer shows a secret
 	produces   []string
 }
 
@@ -84,9 +86,10 @@ func loadOperations() (map[string]*operation, error) {
 }
 
 func newOperation(method, path string, item *openapi3.PathItem, op *openapi3.Operation) (*operation, error) {
-	o := &operation{id: op.OperationID, method: method, route: echoRoute(path), query: map[string]bool{}}
+	o := &operation{id: op.OperationID, method: method, route: echoRoute(path), template: path, query: map[string]bool{}}
 	o.public = op.Security != nil && len(*op.Security) == 0
 	o.permission, _ = op.Extensions["x-permission"].(string)
+	o.secret, _ = op.Extensions["x-secret-answer"].(bool)
 	if o.permission == "" || (o.permission == permissionPublic) != o.public {
 		return nil, errors.New("x-permission is missing or contradicts security")
 	}

@@ -148,6 +148,7 @@ func (s *Server) use() {
 		s.identify,       // which operation; deadline
 		s.limitStrangers, // how often nobody in particular
 		s.authenticate,   // who
+		s.countKeyUse,    // usage of API keys
 		s.limit,          // how often
 		s.refusals,       // who was refused what, for the audit log
 		s.authorize,      // may they

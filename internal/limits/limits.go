@@ -18,6 +18,10 @@ type Settings struct {
 	MinPosition    time.Duration `env:"TESTFLOW_LIMIT_POSITION_WAIT" default:"2s" doc:"How long a GET waits for the position that it asks for."`
 	Wait           time.Duration `env:"TESTFLOW_LIMIT_WAIT" default:"60s" doc:"How long Prefer: wait may wait for runs."`
 
+	// How long API keys live.
+	KeyLifetime    time.Duration `env:"TESTFLOW_API_KEY_LIFETIME" default:"2160h" doc:"How long an API key lives when its maker says nothing."`
+	KeyMaxLifetime time.Duration `env:"TESTFLOW_API_KEY_MAX_LIFETIME" default:"0" least:"0" doc:"How long an API key may live at most, counted from when its end is set; 0 = for ever."`
+
 	// What a target may send.
 	ResponseBody Size `env:"TESTFLOW_LIMIT_RESPONSE_BODY" default:"10MiB" doc:"Bytes of a response, before and again after decompression; at most 10MiB."`
 	ResponseKept Size `env:"TESTFLOW_LIMIT_RESPONSE_KEPT" default:"256KiB" doc:"Bytes of a response that are kept to look at; at most 256KiB."`
@@ -56,6 +60,24 @@ type Settings struct {
 	RateKeys      int           `env:"RATE_LIMIT_API_KEY_MAX_REQUESTS" default:"1000" least:"0" doc:"Requests of one API key that has no limit of its own, in RATE_LIMIT_API_KEY_WINDOW."`
 	RateKeyWindow time.Duration `env:"RATE_LIMIT_API_KEY_WINDOW" default:"15m" least:"1000000000" doc:"Window of RATE_LIMIT_API_KEY_MAX_REQUESTS and of the limits of single keys."`
 }
+
+// Keys of an organization; see decision 0017.
+const (
+	MaxKeys         = 200       // of an organization, revoked ones not counted
+	MaxKeyAddresses = 50        // networks that a key is bound to
+	MaxKeyRate      = 1_000_000 // requests that a key's own limit may say
+	// MaxKeyOverlap bounds how long a key's secret goes on beside the one that replaces it; DefaultKeyOverlap is how long
+	// it does when nothing is said.
+	MaxKeyOverlap     = 7 * 24 * time.Hour
+	DefaultKeyOverlap = 24 * time.Hour
+	// MaxKeyNetworks are remembered of a key, and at most MaxNewKeyNetworks new ones an hour are told, so that whoever
+	// changes his address with each request can't fill the log.
+	MaxKeyNetworks    = 100
+	MaxNewKeyNetworks = 20
+	// KeyUsageDays are kept of a key's usage; one answer covers KeyUsageRange at most.
+	KeyUsageDays  = 400
+	KeyUsageRange = 92
+)
 
 // What a test may be, what a run of it may take, and what a target may send. A refusal names the number. A setting may ask
 // for less and never for more.

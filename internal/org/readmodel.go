@@ -12,17 +12,24 @@ import (
 
 type readModel struct{}
 
-// ReadModel returns the inline read model that keeps orgs and org_members: what was changed is read at once.
+// ReadModel returns the inline read model that keeps orgs, org_members and org_api_keys: what was changed is read at once.
 func ReadModel() eventstore.ReadModel { return readModel{} }
 
 // Apply writes what the events changed.
 func (readModel) Apply(ctx context.Context, tx pgx.Tx, events []eventstore.Event) error {
 	q := orgdb.New(tx)
 	for _, e := range events {
-		if e.Lane != eventstore.Ledger || e.Kind != Kind {
+		if e.Lane != eventstore.Ledger {
 			continue
 		}
-		if err := apply(ctx, q, e); err != nil {
+		var err error
+		switch e.Kind {
+		case Kind:
+			err = apply(ctx, q, e)
+		case KindAPIKey:
+			err = applyKey(ctx, q, e)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", e.Type, err)
 		}
 	}

@@ -41,8 +41,13 @@ type Service struct {
 	Policy   Policy
 	// SetupToken must be given by whoever makes the first account; empty = nobody need.
 	SetupToken string
-	NewID      func() uuid.UUID
-	Log        *slog.Logger
+	// KeyLifetime is how long an API key lives when its maker says nothing, 0 = 90 days; KeyMaxLifetime bounds it, 0 = not.
+	KeyLifetime    time.Duration
+	KeyMaxLifetime time.Duration
+	NewID          func() uuid.UUID
+	Log            *slog.Logger
+
+	uses keyUses
 }
 
 // Org is an organization as one of its members sees it.

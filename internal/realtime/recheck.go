@@ -21,7 +21,7 @@ const (
 )
 
 // wantRecheck asks for a check at once when something happened to an organization's members or keys, or to an account:
-// of the account's connections if the event names one, else of the organization's. Server.mu is held.
+// of the account's or key's connections if the event names one, else of the organization's. Server.mu is held.
 func (s *Server) wantRecheck(it *item) {
 	if it.Lane != eventstore.Ledger {
 		return
@@ -31,7 +31,10 @@ func (s *Server) wantRecheck(it *item) {
 		return
 	}
 	who := it.OrgID // in an account's stream, the account
-	if it.account != uuid.Nil {
+	switch {
+	case it.Kind == kindKey:
+		who = it.StreamID
+	case it.account != uuid.Nil:
 		who = it.account
 	}
 	s.recheck[who] = struct{}{}
@@ -41,11 +44,23 @@ func (s *Server) wantRecheck(it *item) {
 	}
 }
 
+// kindKey is the kind of an API key's stream, whose id is the key's, as which its connections act.
+const kindKey = "apiKey"
+
 // identity is what a check is about; connections that share one are checked once.
-type identity struct{ account, org, session uuid.UUID }
+type identity struct {
+	account, org, session uuid.UUID
+	// Of an API key: which of its secrets was shown, and whence, since it may be bound to addresses.
+	generation int
+	address    string
+}
 
 func identityOf(p auth.Principal) identity {
-	return identity{account: p.AccountID, org: p.OrgID, session: p.SessionID}
+	id := identity{account: p.AccountID, org: p.OrgID, session: p.SessionID}
+	if p.Kind == auth.APIKey {
+		id.generation, id.address = p.KeyGeneration, p.Address
+	}
+	return id
 }
 
 // recheckLoop checks every sign-in once a period, and at once those that an event may concern.
@@ -110,6 +125,8 @@ func (s *Server) recheckOne(ctx context.Context, id identity, before auth.Princi
 		switch {
 		case err == nil && now.OrgID != id.org:
 			c.closeLocked(CloseRemoved, "removed", "no longer a member", 0)
+		case err == nil && !now.May(auth.EventsRead): // an API key may lose the scope that brought it here
+			c.closeLocked(CloseRemoved, "removed", "no longer allowed to follow events", 0)
 		case err == nil:
 			c.verified = s.cfg.Now()
 			c.become(now)

@@ -18,3 +18,23 @@ type Org struct {
 	UpdatedAt time.Time
 	EraseAt   *time.Time
 }
+
+type OrgApiKey struct {
+	KeyID            uuid.UUID
+	OrgID            uuid.UUID
+	Name             string
+	Scopes           []string
+	Role             string
+	HolderID         uuid.UUID
+	CreatedKind      string
+	CreatedBy        uuid.UUID
+	ExpiresAt        *time.Time
+	AllowedAddresses []string
+	RateLimit        *int32
+	Generation       int32
+	PreviousUntil    *time.Time
+	Version          int32
+	CreatedAt        time.Time
+	UpdatedAt        time.Time
+	RevokedAt        *time.Time
+}
