@@ -39,6 +39,11 @@ var makers = []struct {
 		id, _ := first["id"].(string)
 		return id
 	}},
+	{"api-keys", func(w *world, who string, _ things) string {
+		made := w.do(call{method: "POST", path: "/api/api-keys", as: who, body: `{"name":"a key","scopes":["read"]}`})
+		require.Equal(w.t, 201, made.status, made.text)
+		return made.id()
+	}},
 	{"steps", func(*world, string, things) string { return "0" }},
 }
 

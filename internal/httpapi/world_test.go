@@ -107,6 +107,8 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	persons, err := account.NewPersons(db.DB, master, time.Now)
 	require.NoError(t, err)
+	orgKeys, err := org.NewKeys(db.DB, master, time.Now)
+	require.NoError(t, err)
 	tokens, err := auth.NewTokens(jwtSecret, time.Now, newID)
 	require.NoError(t, err)
 	refresh, err := auth.NewRefreshTokens(refreshSecret)
@@ -144,7 +146,7 @@ func newWorld(t *testing.T) *world {
 		Analytics:   &analytics.Service{DB: db.Analytics, Follow: runner.Wait, Now: time.Now},
 		Audit:       audits,
 		Refusals:    audit.NewRefusals(audits),
-		UnitOfWork:  unitOfWork{eventstore.NewIdempotency(eventstore.IdempotencyConfig{DB: db.DB, Now: time.Now})},
+		UnitOfWork:  unitOfWork{eventstore.NewIdempotency(eventstore.IdempotencyConfig{DB: db.DB, Now: time.Now, Seal: orgKeys.Seal, Open: orgKeys.Open})},
 		Positions:   w.base.pos,
 		FeedCursors: realtime.NewCursors([]byte(strings.Repeat("c", 32)), 1),
 		Live:        http.NotFoundHandler(),
