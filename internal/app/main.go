@@ -35,6 +35,7 @@ type grammar struct {
 	Watch   cli.Watch      `cmd:"" help:"Watch the live stream of a server in the terminal."`
 
 	Projections projectionsCommand `cmd:"" help:"List the projections, or rebuild one beside the live one."`
+	Audit       auditCommand       `cmd:"" help:"Verify an export of the audit log, or look after the keys that seal it."`
 	Doctor      doctorCommand      `cmd:"" help:"Check the database: every invariant that must hold, with the places where it doesn't."`
 	Health      healthCommand      `cmd:"" help:"Ask a server whether it is ready: exit code 0 when it is, 3 when it isn't."`
 	Config      configCommand      `cmd:"" help:"Print every setting: its name, what it does, its default and its value."`

@@ -22,6 +22,10 @@ func (p *platform) measure() {
 	counter("testflow_live_frames_total", "Frames sent over the live stream.", func() float64 { return float64(p.live.Stats().Frames) })
 	counter("testflow_live_events_total", "Events sent over the live stream, counted for each connection.", func() float64 { return float64(p.live.Stats().Events) })
 	counter("testflow_live_gaps_total", "Clients of the live stream that fell behind and were told so.", func() float64 { return float64(p.live.Stats().Gaps) })
+	gauge("testflow_audit_seal_lag_seconds", "How long the oldest event of the audit log waits for its seal.", func() float64 { return p.sealer.Lag().Seconds() })
+	gauge("testflow_audit_seal_damaged_organizations", "Organizations whose sealed audit log was changed in the database.", func() float64 { return float64(p.sealer.Stats().Damaged) })
+	counter("testflow_audit_sealed_events_total", "Events of the audit log that this node sealed.", func() float64 { return float64(p.sealer.Stats().Events) })
+	counter("testflow_audit_seals_total", "Heads of audit logs that this node signed.", func() float64 { return float64(p.sealer.Stats().Heads) })
 	for name, pool := range map[string]*pgxpool.Pool{"api": p.db.main.API, "system": p.db.main.System, "analytics": p.db.analytics.System} {
 		p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "testflow_database_connections_in_use", Help: "Connections to the database that are in use, by pool.", ConstLabels: prometheus.Labels{"pool": name},

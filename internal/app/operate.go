@@ -181,6 +181,18 @@ func withStore(ctx context.Context, t terminal, fn func(ctx context.Context, dbs
 	})
 }
 
+// withStoreConfig opens both databases as they are, for what needs the settings too.
+func withStoreConfig(ctx context.Context, t terminal, fn func(ctx context.Context, c *config.Config, dbs *databases) error) error {
+	return withDatabase(ctx, t, func(ctx context.Context, c *config.Config, log *slog.Logger) error {
+		dbs, err := openDatabases(ctx, c, false, log)
+		if err != nil {
+			return err
+		}
+		defer dbs.close()
+		return fn(ctx, c, dbs)
+	})
+}
+
 func withRunner(ctx context.Context, t terminal, fn func(ctx context.Context, r *projection.Runner) error) error {
 	return withStore(ctx, t, func(ctx context.Context, dbs *databases, store *eventstore.Store, log *slog.Logger) error {
 		r := projection.NewRunner(projection.Config{Store: store, DB: dbs.analytics, Projections: analytics.Projections(), Now: time.Now, Logger: log})

@@ -63,6 +63,7 @@ type platform struct {
 	plans     *run.Plans
 	analytics *analytics.Service
 	audit     *audit.Service
+	sealer    *audit.Sealer
 	refusals  *audit.Refusals
 
 	live  *realtime.Server
@@ -165,8 +166,9 @@ func (p *platform) buildSlices(context.Context) (err error) {
 	p.runs = &run.Service{DB: p.db.main, Store: p.store, Jobs: jobs, Plans: p.plans, Ends: p.ends, NewID: newID, Log: p.room("run")}
 	p.analytics = &analytics.Service{DB: p.db.analytics, Now: time.Now, Follow: p.follow}
 	p.audit = &audit.Service{DB: p.db.main, Store: p.store, Open: p.openPerson, Check: p.orgs.Check, Now: time.Now, NewID: newID, Log: p.room("audit")}
+	p.audit.Evidence = audit.Seals
 	p.refusals = audit.NewRefusals(p.audit)
-	return nil
+	return p.buildSealer()
 }
 
 func (p *platform) buildPeople() error {
@@ -282,6 +284,7 @@ func (p *platform) startDoors(ctx context.Context, proc *process, l net.Listener
 	proc.start(ctx, part{name: "projections", run: p.projections.Run, stop: func(context.Context) error { cancel(); return nil }})
 	proc.start(ctx, part{name: "housekeeping", run: p.keepHouse})
 	proc.start(ctx, part{name: "usage of keys", run: p.orgs.RunKeyUses}) // stops after the doors that count
+	proc.start(ctx, part{name: "sealer", run: p.sealer.Run})
 	proc.start(ctx, part{name: "refusals", run: p.refusals.Run})
 	proc.start(ctx, part{name: "live", run: p.live.Run})
 	proc.start(ctx, serveHTTP(l, p.door.Serve, func(ctx context.Context) error {

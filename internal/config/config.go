@@ -37,6 +37,7 @@ type Config struct {
 	Database Database
 	Secrets  Secrets
 	Mail     Mail
+	Audit    Audit
 	Worker   Worker
 	Client   Client
 	Log      Log
@@ -75,6 +76,12 @@ type Secrets struct {
 	JWT       string `env:"JWT_SECRET" secret:"true" doc:"Signs access tokens, at least 32 bytes. Several, comma-separated: the first signs, all are accepted. Needed by serve; up makes one."`
 	Refresh   string `env:"JWT_REFRESH_SECRET" secret:"true" doc:"Hashes refresh tokens, at least 32 bytes, several as with JWT_SECRET. Needed by serve; up makes one."`
 	MasterKey string `env:"TESTFLOW_MASTER_KEY" secret:"true" doc:"Wraps the data keys of organizations and people: 32 bytes in base64, several, comma-separated: the first wraps, all open. Without it their secrets are lost, so keep a copy. Needed by serve; up makes one."`
+}
+
+// Audit is how the audit log is sealed.
+type Audit struct {
+	SealEvery time.Duration `env:"TESTFLOW_AUDIT_SEAL_EVERY" default:"10s" doc:"How often what is new in the audit log is sealed. Until then a change in the database leaves no trace."`
+	HeadsFile string        `env:"TESTFLOW_AUDIT_HEADS_FILE" doc:"File to which every seal is added, a line each, for testflow audit verify --head. Put it where who runs the database cannot write. Unset: none."`
 }
 
 // Mail is how mail leaves.
@@ -214,6 +221,9 @@ func (c *Config) check(command Command, faults *Faults) {
 	}
 	if !regionName(c.Worker.Region) {
 		faults.add("TESTFLOW_REGION", "must be 1 to 40 lower-case letters, digits and hyphens, and begin with a letter")
+	}
+	if e := c.Audit.SealEvery; (e < 100*time.Millisecond || e > 24*time.Hour) && !faults.has("TESTFLOW_AUDIT_SEAL_EVERY") {
+		faults.add("TESTFLOW_AUDIT_SEAL_EVERY", "must lie between 100ms and 24h")
 	}
 	eachLimit(reflect.ValueOf(c.Limits), faults)
 	c.checkSecrets(command, faults)

@@ -3,6 +3,7 @@ package eventstore
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -34,7 +35,7 @@ func (s *Store) Read(ctx context.Context, tx pgx.Tx, orgID, streamID uuid.UUID) 
 	if err != nil {
 		return nil, fmt.Errorf("read stream %s: %w", streamID, err)
 	}
-	events, _, err := s.collect(ctx, tx, rows)
+	events, _, err := s.collect(ctx, tx, rows, false)
 	if err != nil {
 		return nil, fmt.Errorf("read stream %s: %w", streamID, err)
 	}
@@ -48,7 +49,7 @@ func (s *Store) ReadRun(ctx context.Context, tx pgx.Tx, orgID, runID uuid.UUID) 
 	if err != nil {
 		return nil, fmt.Errorf("read run %s: %w", runID, err)
 	}
-	events, _, err := s.collect(ctx, tx, rows)
+	events, _, err := s.collect(ctx, tx, rows, false)
 	if err != nil {
 		return nil, fmt.Errorf("read run %s: %w", runID, err)
 	}
@@ -75,7 +76,7 @@ func (s *Store) ReadAll(ctx context.Context, after int64, limit int, types ...st
 	if err != nil {
 		return fail(err)
 	}
-	events, end, err := s.collect(ctx, pool, rows)
+	events, end, err := s.collect(ctx, pool, rows, false)
 	if err != nil {
 		return fail(err)
 	}
@@ -93,7 +94,7 @@ func (s *Store) ReadAt(ctx context.Context, position int64) (e Event, ok bool, e
 	if err != nil {
 		return Event{}, false, fmt.Errorf("read position %d: %w", position, err)
 	}
-	events, _, err := s.collect(ctx, pool, rows)
+	events, _, err := s.collect(ctx, pool, rows, false)
 	if err != nil {
 		return Event{}, false, fmt.Errorf("read position %d: %w", position, err)
 	}
@@ -162,7 +163,7 @@ func (s *Store) ReadOrg(ctx context.Context, tx pgx.Tx, orgID uuid.UUID, q OrgQu
 	if err != nil {
 		return nil, 0, fmt.Errorf("read organization %s: %w", orgID, err)
 	}
-	events, _, err = s.collect(ctx, tx, rows)
+	events, _, err = s.collect(ctx, tx, rows, true)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read organization %s: %w", orgID, err)
 	}
@@ -259,8 +260,9 @@ func oneOf[T any](column string, values []T, arg func(any) string) string {
 func (q OrgQuery) lane(l Lane) bool { return len(q.Lanes) == 0 || slices.Contains(q.Lanes, l) }
 
 // collect reads the rows of one of the queries above and lifts them. A row without lane carries the end of what was
-// looked at.
-func (s *Store) collect(ctx context.Context, q querier, rows pgx.Rows) (events []Event, end int64, err error) {
+// looked at. With asIs a ledger event that can't have been appended so, since somebody changed it in the database, is
+// shown as it lies there; what it is worth is the business of whoever verifies the log.
+func (s *Store) collect(ctx context.Context, q querier, rows pgx.Rows, asIs bool) (events []Event, end int64, err error) {
 	var (
 		lane                       *string
 		typeID, schema             *int16
@@ -294,7 +296,7 @@ func (s *Store) collect(ctx context.Context, q querier, rows pgx.Rows) (events [
 			e.Kind = *kind
 		}
 		if meta != nil {
-			if err := json.Unmarshal(meta, &e.Meta); err != nil {
+			if err := json.Unmarshal(meta, &e.Meta); err != nil && !asIs {
 				return fmt.Errorf("decode meta at %d: %w", position, err)
 			}
 			e.Stored = Stored{Schema: e.Schema, Meta: meta, Data: data}
@@ -307,10 +309,14 @@ func (s *Store) collect(ctx context.Context, q querier, rows pgx.Rows) (events [
 	}
 	// After the rows are read, since an unknown number needs the connection.
 	for i := range events {
-		if events[i].Type, err = s.name(ctx, q, ids[i]); err != nil {
+		if events[i].Type, err = s.name(ctx, q, ids[i]); errors.Is(err, ErrUnknownType) && asIs {
+			events[i].Type, err = "unknown#"+strconv.Itoa(int(ids[i])), nil
+			continue
+		}
+		if err != nil {
 			return nil, 0, err
 		}
-		if err = s.lift(&events[i]); err != nil {
+		if err = s.lift(&events[i]); err != nil && !asIs {
 			return nil, 0, err
 		}
 	}

@@ -34,7 +34,11 @@ func (t Type) check() error {
 // that runs beside this one, is returned as it is: fields are only ever added, and a change of meaning is a new name.
 func (t Type) Lift(schema int, data json.RawMessage) (json.RawMessage, error) {
 	for n := schema; n < t.Schema; n++ {
-		lifted, err := t.Upcast[n](data)
+		lift := t.Upcast[n]
+		if lift == nil { // nobody appended that
+			return nil, fmt.Errorf("%s has no schema %d", t.Name, n)
+		}
+		lifted, err := lift(data)
 		if err != nil {
 			return nil, fmt.Errorf("lift %s from schema %d: %w", t.Name, n, err)
 		}

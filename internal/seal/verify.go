@@ -208,7 +208,7 @@ func (v *verifier) take(raw []byte) error {
 		return v.header(o)
 	}
 	if !v.part.open {
-		return v.notExport("it stands outside an export, which begins with its header; get one with: testflow audit export, or GET /api/audit/export?format=ndjson")
+		return v.notExport("it stands outside an export, which begins with its header; get one with: GET /api/audit/export?format=ndjson")
 	}
 	if v.part.seals == nil && kind != LineSeals {
 		return v.notExport("there are no seals behind the header")
@@ -445,6 +445,9 @@ func (v *verifier) start(o object) error {
 
 // end checks that the part is whole.
 func (v *verifier) end(o object) error {
+	if !v.part.filtered && v.stored != nil {
+		v.bridge(v.part.seals.Size, v.part.seals.Position+1)
+	}
 	if err := v.settle(); err != nil {
 		return err
 	}

@@ -86,6 +86,7 @@ func (v *verifier) leaves(o object) error {
 	if len(l.Positions) != len(l.Hashes) {
 		return v.notExport("%d positions and %d hashes", len(l.Positions), len(l.Hashes))
 	}
+	v.bridge(l.First, firstOf(l.Positions, v.part.seals.Position+1))
 	if l.First != v.stored.size && !v.off {
 		v.found(v.line, 0, "the leaves go on at %d, and there were %d before: some were taken away or doubled", l.First, v.stored.size)
 		v.off = true
@@ -114,6 +115,35 @@ func (v *verifier) leaves(o object) error {
 	}
 	v.page = v.page[:copy(v.page, v.page[i:])]
 	return nil
+}
+
+// bridge puts the events themselves where the sealer's store has a gap of just as many leaves: up to leaf number next,
+// from events before a position.
+func (v *verifier) bridge(next, before int64) {
+	gap := next - v.stored.size
+	if v.off || gap <= 0 {
+		return
+	}
+	n := 0
+	for n < len(v.page) && v.page[n].position < before {
+		n++
+	}
+	if int64(n) != gap {
+		return
+	}
+	for _, e := range v.page[:n] {
+		v.found(e.line, e.position, "the hash that the sealer stored of the event was taken away")
+		v.report.Sealed++
+		v.grow(e.position, e.leaf, e.leaf)
+	}
+	v.page = v.page[:copy(v.page, v.page[n:])]
+}
+
+func firstOf(positions []int64, otherwise int64) int64 {
+	if len(positions) == 0 {
+		return otherwise
+	}
+	return positions[0]
 }
 
 // inserted reports an event that stands among sealed ones and was never sealed.
