@@ -87,13 +87,14 @@ type world struct {
 
 // base is what a world's slices stand on, for those who put workers beside them.
 type base struct {
-	db    *pgtest.DB
-	store *eventstore.Store
-	plans *run.Plans
-	runs  *run.Service
-	feed  *eventstore.Feed
-	pos   *positions
-	log   *slog.Logger
+	db      *pgtest.DB
+	store   *eventstore.Store
+	plans   *run.Plans
+	persons *account.Persons
+	runs    *run.Service
+	feed    *eventstore.Feed
+	pos     *positions
+	log     *slog.Logger
 
 	runner *projection.Runner
 }
@@ -129,7 +130,7 @@ func newWorld(t *testing.T) *world {
 	ends, cancel := run.NewEnds(feed)
 	t.Cleanup(cancel)
 	runs := &run.Service{DB: db.DB, Store: store, Jobs: jobs, Plans: plans, Ends: ends, NewID: newID, Regions: []string{"default"}, Log: log}
-	w.base = base{db: db, store: store, plans: plans, runs: runs, feed: feed, pos: &positions{reached: 1 << 40}, log: log}
+	w.base = base{db: db, store: store, persons: persons, plans: plans, runs: runs, feed: feed, pos: &positions{reached: 1 << 40}, log: log}
 	runner := projection.NewRunner(projection.Config{Store: store, DB: db.Analytics, Projections: analytics.Projections(), Interval: time.Millisecond, Now: time.Now, Logger: log})
 	require.NoError(t, runner.Setup(t.Context()))
 	w.base.runner = runner

@@ -40,6 +40,7 @@ type Renamed struct {
 
 // Described replaces the description.
 type Described struct {
+	From        string `json:"from,omitempty"` // absent in events from before it was kept, and when there was none
 	Description string `json:"description"`
 }
 
@@ -64,6 +65,7 @@ type EnvironmentRenamed struct {
 
 // EnvironmentDescribed replaces the description.
 type EnvironmentDescribed struct {
+	From        string `json:"from,omitempty"` // as in Described
 	Description string `json:"description"`
 }
 
@@ -71,6 +73,8 @@ type EnvironmentDescribed struct {
 type VariablesChanged struct {
 	Set     map[string]string `json:"set,omitempty"`
 	Removed []string          `json:"removed,omitempty"` // sorted
+	// Previous are the values before, of those that are set or removed and were there; absent in events from before it was kept.
+	Previous map[string]string `json:"previous,omitempty"`
 }
 
 // EnvironmentDeleted is the last event of an environment.

@@ -78,7 +78,7 @@ func (p Project) change(patch Patch) (news []eventstore.Data, err error) {
 	}
 	if patch.Description != nil {
 		if d := cleanDescription(&faults, *patch.Description); d != p.Description {
-			news = append(news, Described{Description: d})
+			news = append(news, Described{From: p.Description, Description: d})
 		}
 	}
 	return news, invalid("project.invalid", &faults)
@@ -107,10 +107,10 @@ func (e Environment) change(patch EnvironmentPatch) (news []eventstore.Data, err
 	}
 	if patch.Description != nil {
 		if d := cleanDescription(&faults, *patch.Description); d != e.Description {
-			news = append(news, EnvironmentDescribed{Description: d})
+			news = append(news, EnvironmentDescribed{From: e.Description, Description: d})
 		}
 	}
-	changed := VariablesChanged{Set: map[string]string{}}
+	changed := VariablesChanged{Set: map[string]string{}, Previous: map[string]string{}}
 	after := len(e.Variables)
 	for _, name := range slices.Sorted(maps.Keys(patch.Variables)) {
 		value := patch.Variables[name]
@@ -118,6 +118,7 @@ func (e Environment) change(patch EnvironmentPatch) (news []eventstore.Data, err
 		switch {
 		case value == nil && had:
 			changed.Removed = append(changed.Removed, name)
+			changed.Previous[name] = old
 			after--
 		case value == nil:
 		default:
@@ -127,6 +128,9 @@ func (e Environment) change(patch EnvironmentPatch) (news []eventstore.Data, err
 			}
 			if !had || old != *value {
 				changed.Set[name] = *value
+				if had {
+					changed.Previous[name] = old
+				}
 			}
 		}
 	}

@@ -55,9 +55,9 @@ func (s *Service) cancel(ctx context.Context, tx postgres.OrgTx, r Run, who auth
 	if err != nil {
 		return 0, err
 	}
-	rest := end[1:]
-	if len(claimed) == 0 {
-		rest = []eventstore.RunEvent{event(r.OrgID, r.ID, VersionCancelRequested, columns, CancelRequested{RequestedBy: byOf(who)})}
+	rest := []eventstore.RunEvent{event(r.OrgID, r.ID, VersionCancelRequested, columns, CancelRequested{RequestedBy: byOf(who)})} // in either case: it says who
+	if len(claimed) > 0 {
+		rest = append(rest, end[1:]...)
 	}
 	stored, err := s.Store.AppendRuns(ctx, tx, rest)
 	if err != nil || len(stored) == 0 { // the wish was there already

@@ -50,6 +50,8 @@ type Requested struct {
 type By struct {
 	Kind string    `json:"kind"` // user, apiKey, system
 	ID   uuid.UUID `json:"id,omitzero"`
+	// RequestID names the request, as the ledger and our log do; absent where none asked.
+	RequestID string `json:"requestId,omitempty"`
 }
 
 // CancelRequested is the wish that a running run ends. Its worker ends it.

@@ -192,7 +192,7 @@ func TestCancel_queued_endsAtOnceAndIsNeverSent(t *testing.T) {
 	n := w.newWorker(t, "a")
 	require.NoError(t, n.worker.Work(t.Context(), w.job(t, r.ID, 1)))
 	assert.Zero(t, w.target.hits.Load())
-	assert.Equal(t, []string{run.TypeRequested, run.TypeAttemptFinished, run.TypeFinished}, w.types(t, r.ID))
+	assert.Equal(t, []string{run.TypeRequested, run.TypeCancelRequested, run.TypeAttemptFinished, run.TypeFinished}, w.types(t, r.ID))
 }
 
 func TestCancel_running_isEndedByItsWorker(t *testing.T) {

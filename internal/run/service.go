@@ -230,7 +230,7 @@ func (r request) run(orgID uuid.UUID, in eventstore.Inserted) Run {
 	return Run{
 		ID: r.id, OrgID: orgID, TestID: r.TestID, TestName: r.TestName, Revision: r.Revision, ProjectID: r.ProjectID,
 		EnvironmentID: r.EnvironmentID, EnvironmentName: r.EnvironmentName, SuiteID: r.SuiteID, RerunOf: r.RerunOf, Region: r.Region,
-		Trigger: r.Trigger, Status: Queued, RequestedAt: in.RecordedAt, RequestedBy: r.RequestedBy, Position: in.Position,
+		Trigger: r.Trigger, Status: Queued, RequestedAt: in.RecordedAt, RequestedBy: By{Kind: r.RequestedBy.Kind, ID: r.RequestedBy.ID}, Position: in.Position,
 	}
 }
 
@@ -276,4 +276,4 @@ func triggerOf(who auth.Principal, wanted Trigger) Trigger {
 	return TriggerSchedule
 }
 
-func byOf(who auth.Principal) By { return By{Kind: string(who.Kind), ID: who.AccountID} }
+func byOf(who auth.Principal) By { return By{Kind: string(who.Kind), ID: who.AccountID, RequestID: who.Request} }
