@@ -39,7 +39,12 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 			if err != nil {
 				return err
 			}
-			if who, err = s.deps.Orgs.Authenticate(ctx, token, requested); err != nil {
+			who, err = s.deps.Orgs.Authenticate(ctx, token, requested)
+			who.Address, who.Request, who.Agent = from.Address, from.Request, from.Agent
+			if err != nil {
+				if requested != nil {
+					s.deps.Refusals.Refused(ctx, who, audit.Attempt{Operation: r.op.id, Permission: r.op.permission, Requested: *requested}, err)
+				}
 				return err
 			}
 		}

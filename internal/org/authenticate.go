@@ -16,8 +16,8 @@ import (
 
 // Authenticate returns the principal of an access token or an API key (see authenticateKey). It checks the token and then,
 // in one query, that its session lives and what its person is in the organization: requested, when the caller chose one by
-// a header, else the token's own. One that they aren't in is fault.NotFound when it was requested; when it was the token's
-// own, the principal is of no organization, and can still look for others. Every other fault is fault.Unauthenticated, but
+// a header, else the token's own. One that they aren't in is fault.NotFound when it was requested, and then the principal,
+// of no organization, comes beside it, for the record; when it was the token's own, the principal is of no organization, and can still look for others. Every other fault is fault.Unauthenticated, but
 // for a key that is shown from an address that it isn't for: fault.Forbidden. The caller's address is read from the
 // principal that ctx carries, whoever that is; the door adds address, agent and request id.
 func (s *Service) Authenticate(ctx context.Context, credential string, requested *uuid.UUID) (auth.Principal, error) {
@@ -44,7 +44,7 @@ func (s *Service) AuthenticateUntil(ctx context.Context, credential string, requ
 		return auth.Principal{}, time.Time{}, err
 	}
 	if requested != nil && p.OrgID == uuid.Nil {
-		return auth.Principal{}, time.Time{}, notFound()
+		return p, time.Time{}, notFound()
 	}
 	return p, claims.ExpiresAt, nil
 }
