@@ -43,6 +43,8 @@ var changes = map[string]struct {
 	"deleteEnvironment":  {"environment.deleted", []string{"name"}},
 	"replaceTest":        {"test.revised", []string{"revision", "contentHash"}}, // the revision before it is in the log as well
 	"updateTest":         {"test.revised", []string{"revision", "contentHash"}},
+	"updateApiKey":       {"org.api_key_changed", []string{"from", "to"}},
+	"revokeApiKey":       {"org.api_key_revoked", []string{"name"}},
 	"deleteTest":         {"test.deleted", []string{"name"}},
 	"restoreRevision":    {"test.revised", []string{"revision", "restoredFrom"}},
 }
