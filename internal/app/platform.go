@@ -195,6 +195,7 @@ func (p *platform) buildPeople() error {
 	p.orgs = &org.Service{
 		DB: p.db.main, Store: p.store, Accounts: p.accounts, Policy: policy, NewID: newID, Log: p.room("org"),
 		KeyLifetime: p.cfg.Limits.KeyLifetime, KeyMaxLifetime: p.cfg.Limits.KeyMaxLifetime,
+		InvitationLifetime: p.cfg.Server.Invitation, DeletionGrace: p.cfg.Server.DeletionGrace,
 	}
 	if p.command == config.Serve { // `up` listens to this machine alone
 		if p.orgs.SetupToken, err = auth.SetupToken(p.cfg.Secrets.JWT); err != nil {

@@ -198,6 +198,7 @@ func (p *platform) chores() []chore {
 		{"old usage of API keys", func(ctx context.Context) error { _, err := p.orgs.PruneKeyUsage(ctx, time.Now()); return err }},
 		{"mail that was given up", p.mail.Purge},
 		{"windows of limits that are over", func(ctx context.Context) error { _, err := p.rates.Limiter.Prune(ctx); return err }},
+		{"old invitations", func(ctx context.Context) error { _, err := p.orgs.PurgeInvitations(ctx); return err }},
 		{"ended sessions", func(ctx context.Context) error { _, err := p.accounts.Purge(ctx); return err }},
 	}
 }

@@ -57,6 +57,8 @@ type Server struct {
 	ShutdownTimeout time.Duration  `env:"TESTFLOW_SHUTDOWN_TIMEOUT" default:"30s" doc:"How long a stop waits for runs in flight before they end as inconclusive (shutdown)."`
 	DrainDelay      time.Duration  `env:"TESTFLOW_DRAIN_DELAY" default:"0s" doc:"How long /readyz says 503 before a stop closes the listener, so that a load balancer notices."`
 	Registration    string         `env:"TESTFLOW_REGISTRATION" doc:"Who may register after the first account: open or invitation. Unset: open for up, invitation for serve."`
+	Invitation      time.Duration  `env:"TESTFLOW_INVITATION_LIFETIME" default:"168h" doc:"How long an invitation to an organization can be accepted."`
+	DeletionGrace   time.Duration  `env:"TESTFLOW_ORG_DELETION_GRACE" default:"720h" doc:"How long a deleted organization is kept, frozen, and can be restored before it is erased. 0: until the next hourly housekeeping."`
 	EgressAllow     []string       `env:"TESTFLOW_EGRESS_ALLOW" doc:"Networks that tests may call although they are private, comma-separated, each with an optional port: 10.20.0.0/16:443."`
 	MetricsToken    string         `env:"TESTFLOW_METRICS_TOKEN" secret:"true" doc:"Bearer token that /metrics asks for. Unset: /metrics answers loopback alone."`
 }
@@ -216,6 +218,12 @@ func (c *Config) check(command Command, faults *Faults) {
 	}
 	positive(faults, "TESTFLOW_DB_MAX_CONNS", int64(c.Database.MaxConns))
 	positive(faults, "TESTFLOW_WORKER_CONCURRENCY", int64(c.Worker.Concurrency))
+	if c.Server.Invitation < time.Minute {
+		faults.add("TESTFLOW_INVITATION_LIFETIME", "must be at least a minute")
+	}
+	if c.Server.DeletionGrace < 0 {
+		faults.add("TESTFLOW_ORG_DELETION_GRACE", "must not be negative")
+	}
 	if c.Server.ShutdownTimeout < 0 {
 		faults.add("TESTFLOW_SHUTDOWN_TIMEOUT", "must not be negative")
 	}

@@ -35,6 +35,7 @@ func (a *api) Register(ctx context.Context, req oapi.RegisterRequestObject) (oap
 		Registration:     account.Registration{Email: req.Body.Email, Name: req.Body.Name, Password: vault.NewSecret(req.Body.Password)},
 		OrganizationName: text(req.Body.OrganizationName),
 		SetupToken:       vault.NewSecret(text(req.Body.SetupToken)),
+		InvitationToken:  vault.NewSecret(text(req.Body.InvitationToken)),
 	}, clientOf(ctx))
 	if err != nil {
 		return nil, err

@@ -94,10 +94,14 @@ func (a *api) RemoveMember(ctx context.Context, req oapi.RemoveMemberRequestObje
 }
 
 func orgView(o org.Org) oapi.Organization {
-	return oapi.Organization{
+	view := oapi.Organization{
 		Id: o.ID, Name: o.Name, Role: some(oapi.Role(o.Role)), Version: o.Version,
 		CreatedAt: oapi.At(o.CreatedAt), UpdatedAt: oapi.At(o.UpdatedAt),
 	}
+	if o.EraseAt != nil {
+		view.EraseAt = some(oapi.At(*o.EraseAt))
+	}
+	return view
 }
 
 func memberView(m org.Member) oapi.Member {

@@ -25,6 +25,11 @@ var makers = []struct {
 	{"members", func(w *world, who string, _ things) string {
 		return w.users["viewer"+strings.TrimPrefix(who, "admin")].String()
 	}},
+	{"invitations", func(w *world, who string, th things) string {
+		invited := w.do(call{method: "POST", path: "/api/organizations/" + th["organizations"] + "/invitations", as: who, body: `{"email": "canary-` + w.orgOf(who).String() + `@example.com", "role": "viewer"}`})
+		require.Equal(w.t, 201, invited.status, invited.text)
+		return invited.id()
+	}},
 	{"tests", func(w *world, who string, th things) string {
 		test := w.makeTest(who, "https://canary-"+w.orgOf(who).String()+".example", "/pets")
 		th["projects"], _ = test.json["projectId"].(string)

@@ -1,6 +1,8 @@
 package org
 
 import (
+	"time"
+
 	"github.com/google/uuid"
 
 	"github.com/testflow/testflow/internal/auth"
@@ -22,6 +24,14 @@ const (
 	TypeMemberAdded       = "org.member_added"
 	TypeMemberRoleChanged = "org.member_role_changed"
 	TypeMemberRemoved     = "org.member_removed"
+
+	TypeInvited            = "org.invited"
+	TypeInvitationResent   = "org.invitation_resent"
+	TypeInvitationRevoked  = "org.invitation_revoked"
+	TypeInvitationAccepted = "org.invitation_accepted"
+	TypeTransferred        = "org.transferred"
+	TypeDeletionScheduled  = "org.deletion_scheduled"
+	TypeRestored           = "org.restored"
 
 	TypeSignedIn      = "org.signed_in"
 	TypeSignInFailed  = "org.sign_in_failed"
@@ -57,6 +67,60 @@ type MemberRoleChanged struct {
 type MemberRemoved struct {
 	AccountID uuid.UUID `json:"accountId"`
 	Role      auth.Role `json:"role"` // the last one
+}
+
+// Invited says that somebody was asked to become a member.
+type Invited struct {
+	InvitationID uuid.UUID `json:"invitationId"`
+	Email        string    `json:"email"` // sealed with a key that is the invitation's own, until long after its end
+	Role         auth.Role `json:"role"`
+	InvitedBy    uuid.UUID `json:"invitedBy"`
+	ExpiresAt    time.Time `json:"expiresAt"`
+	Mailed       bool      `json:"mailed"` // false: who invited was given the token, there being no mail
+}
+
+// InvitationResent says that an invitation has a new token, and the old one is worth nothing.
+type InvitationResent struct {
+	InvitationID uuid.UUID `json:"invitationId"`
+	From         Validity  `json:"from"`
+	To           Validity  `json:"to"`
+	Mailed       bool      `json:"mailed"`
+}
+
+// Validity is on whose word an invitation stands, and until when.
+type Validity struct {
+	InvitedBy uuid.UUID `json:"invitedBy"`
+	ExpiresAt time.Time `json:"expiresAt"`
+}
+
+// InvitationRevoked says that an invitation is worth nothing any more.
+type InvitationRevoked struct {
+	InvitationID uuid.UUID `json:"invitationId"`
+	Role         auth.Role `json:"role"`
+	Reason       string    `json:"reason"` // revoked, replaced
+}
+
+// InvitationAccepted says who it was that was invited; MemberAdded follows it.
+type InvitationAccepted struct {
+	InvitationID uuid.UUID `json:"invitationId"`
+	AccountID    uuid.UUID `json:"accountId"`
+	Role         auth.Role `json:"role"`
+}
+
+// Transferred says that an admin handed the organization over; what it changed of their roles follows it.
+type Transferred struct {
+	From uuid.UUID `json:"from"`
+	To   uuid.UUID `json:"to"`
+}
+
+// DeletionScheduled says that the organization is frozen from now on, and when it will be erased.
+type DeletionScheduled struct {
+	EraseAt time.Time `json:"eraseAt"`
+}
+
+// Restored says that the organization stays.
+type Restored struct {
+	EraseAt time.Time `json:"eraseAt"` // when it would have been erased
 }
 
 // MemberSignedIn is the organization's copy of a member's sign-in.
@@ -99,6 +163,27 @@ func (MemberRoleChanged) EventType() string { return TypeMemberRoleChanged }
 func (MemberRemoved) EventType() string { return TypeMemberRemoved }
 
 // EventType returns the stored name.
+func (Invited) EventType() string { return TypeInvited }
+
+// EventType returns the stored name.
+func (InvitationResent) EventType() string { return TypeInvitationResent }
+
+// EventType returns the stored name.
+func (InvitationRevoked) EventType() string { return TypeInvitationRevoked }
+
+// EventType returns the stored name.
+func (InvitationAccepted) EventType() string { return TypeInvitationAccepted }
+
+// EventType returns the stored name.
+func (Transferred) EventType() string { return TypeTransferred }
+
+// EventType returns the stored name.
+func (DeletionScheduled) EventType() string { return TypeDeletionScheduled }
+
+// EventType returns the stored name.
+func (Restored) EventType() string { return TypeRestored }
+
+// EventType returns the stored name.
 func (MemberSignedIn) EventType() string { return TypeSignedIn }
 
 // EventType returns the stored name.
@@ -121,6 +206,13 @@ func Types() []eventstore.Type {
 		event(TypeMemberAdded, eventstore.VisibleOrganization, func() eventstore.Data { return new(MemberAdded) }),
 		event(TypeMemberRoleChanged, eventstore.VisibleOrganization, func() eventstore.Data { return new(MemberRoleChanged) }),
 		event(TypeMemberRemoved, eventstore.VisibleOrganization, func() eventstore.Data { return new(MemberRemoved) }),
+		event(TypeInvited, eventstore.VisibleAudit, func() eventstore.Data { return new(Invited) }),
+		event(TypeInvitationResent, eventstore.VisibleAudit, func() eventstore.Data { return new(InvitationResent) }),
+		event(TypeInvitationRevoked, eventstore.VisibleAudit, func() eventstore.Data { return new(InvitationRevoked) }),
+		event(TypeInvitationAccepted, eventstore.VisibleAudit, func() eventstore.Data { return new(InvitationAccepted) }),
+		event(TypeTransferred, eventstore.VisibleOrganization, func() eventstore.Data { return new(Transferred) }),
+		event(TypeDeletionScheduled, eventstore.VisibleOrganization, func() eventstore.Data { return new(DeletionScheduled) }),
+		event(TypeRestored, eventstore.VisibleOrganization, func() eventstore.Data { return new(Restored) }),
 		event(TypeSignedIn, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignedIn) }),
 		event(TypeSignInFailed, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignInFailed) }),
 		event(TypeSignInLimited, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignInLimited) }),

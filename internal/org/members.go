@@ -46,9 +46,9 @@ func (s *Service) AddMember(ctx context.Context, id, accountID uuid.UUID, role a
 	if _, err := s.Accounts.Get(ctx, accountID); err != nil {
 		return Member{}, err
 	}
-	done, err := s.change(ctx, id, nil, who, func(o state) ([]eventstore.Data, error) {
+	done, err := s.change(ctx, id, nil, who, auth.MembersManage, pure(func(o state) ([]eventstore.Data, error) {
 		return o.add(roleIn(o, who), accountID, role)
-	})
+	}))
 	if err != nil {
 		return Member{}, err
 	}
@@ -62,9 +62,9 @@ func (s *Service) SetRole(ctx context.Context, id, accountID uuid.UUID, role aut
 	if err != nil {
 		return Member{}, err
 	}
-	done, err := s.change(ctx, id, nil, who, func(o state) ([]eventstore.Data, error) {
+	done, err := s.change(ctx, id, nil, who, auth.MembersManage, pure(func(o state) ([]eventstore.Data, error) {
 		return o.setRole(roleIn(o, who), accountID, role)
-	})
+	}))
 	if err != nil {
 		return Member{}, err
 	}
@@ -82,9 +82,9 @@ func (s *Service) RemoveMember(ctx context.Context, id, accountID uuid.UUID) (po
 	if err != nil {
 		return 0, err
 	}
-	done, err := s.change(ctx, id, nil, who, func(o state) ([]eventstore.Data, error) {
+	done, err := s.change(ctx, id, nil, who, need, pure(func(o state) ([]eventstore.Data, error) {
 		return o.remove(roleIn(o, who), who.AccountID, accountID)
-	})
+	}))
 	return done.Position, err
 }
 

@@ -5,6 +5,7 @@ package org
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -22,11 +23,13 @@ const defaultName = "My organization"
 type state struct {
 	name    string
 	members map[uuid.UUID]auth.Role
-	version int // 0 = there is no such organization
+	invited map[uuid.UUID]invitation // open ones, expired ones too
+	eraseAt time.Time                // zero = it stays; otherwise it is frozen
+	version int                      // 0 = there is no such organization
 }
 
 func fold(events []eventstore.Event) (state, error) {
-	o := state{members: map[uuid.UUID]auth.Role{}}
+	o := state{members: map[uuid.UUID]auth.Role{}, invited: map[uuid.UUID]invitation{}}
 	for _, e := range events {
 		if err := o.apply(e); err != nil {
 			return state{}, fmt.Errorf("fold %s: %w", e.ID(), err)
@@ -68,6 +71,16 @@ func (o *state) apply(e eventstore.Event) error {
 			return err
 		}
 		delete(o.members, d.AccountID)
+	case TypeInvited, TypeInvitationResent, TypeInvitationRevoked, TypeInvitationAccepted:
+		return o.applyInvitation(e)
+	case TypeDeletionScheduled:
+		var d DeletionScheduled
+		if err := e.Decode(&d); err != nil {
+			return err
+		}
+		o.eraseAt = d.EraseAt
+	case TypeRestored:
+		o.eraseAt = time.Time{}
 	}
 	return nil
 }
@@ -122,6 +135,43 @@ func (o state) setRole(actor auth.Role, person uuid.UUID, role auth.Role) ([]eve
 		return nil, lastAdmin()
 	}
 	return []eventstore.Data{MemberRoleChanged{AccountID: person, From: was, To: role}}, nil
+}
+
+// transfer decides that an admin makes another member one and steps down to a role of their choice, both or neither.
+func (o state) transfer(admin, person uuid.UUID, role auth.Role) ([]eventstore.Data, error) {
+	if err := checkRole(role); err != nil {
+		return nil, err
+	}
+	was, in := o.members[person]
+	switch {
+	case person == admin:
+		return nil, account.Invalid([]fault.Field{{Pointer: "/userId", Detail: "This is you: name another member."}})
+	case !in:
+		return nil, noMember()
+	case role == auth.Admin:
+		return nil, account.Invalid([]fault.Field{{Pointer: "/role", Detail: "To stay an admin beside them, change their role and keep yours."}})
+	}
+	news := []eventstore.Data{Transferred{From: admin, To: person}}
+	if was != auth.Admin {
+		news = append(news, MemberRoleChanged{AccountID: person, From: was, To: auth.Admin})
+	}
+	return append(news, MemberRoleChanged{AccountID: admin, From: o.members[admin], To: role}), nil
+}
+
+// scheduleDeletion decides that the organization is frozen, and erased at that time; a second time changes nothing.
+func (o state) scheduleDeletion(eraseAt time.Time) []eventstore.Data {
+	if !o.eraseAt.IsZero() {
+		return nil
+	}
+	return []eventstore.Data{DeletionScheduled{EraseAt: eraseAt}}
+}
+
+// restore decides that a frozen organization stays; one that isn't frozen doesn't change.
+func (o state) restore() []eventstore.Data {
+	if o.eraseAt.IsZero() {
+		return nil
+	}
+	return []eventstore.Data{Restored{EraseAt: o.eraseAt}}
 }
 
 // remove decides that a member leaves. Everybody may leave by themselves, except the last admin.

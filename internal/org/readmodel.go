@@ -69,6 +69,15 @@ func apply(ctx context.Context, q *orgdb.Queries, e eventstore.Event) error {
 			return err
 		}
 		return q.DeleteMember(ctx, orgdb.DeleteMemberParams{OrgID: e.OrgID, AccountID: d.AccountID, Version: version})
+	case TypeDeletionScheduled:
+		var d DeletionScheduled
+		if err := e.Decode(&d); err != nil {
+			return err
+		}
+		return q.SetEraseAt(ctx, orgdb.SetEraseAtParams{OrgID: e.OrgID, EraseAt: &d.EraseAt, Version: version, UpdatedAt: e.RecordedAt})
+	case TypeRestored:
+		return q.SetEraseAt(ctx, orgdb.SetEraseAtParams{OrgID: e.OrgID, Version: version, UpdatedAt: e.RecordedAt})
+	default: // what a command wrote into its own table beside the event, such as invitations
+		return q.TouchOrg(ctx, orgdb.TouchOrgParams{OrgID: e.OrgID, Version: version})
 	}
-	return nil
 }

@@ -39,6 +39,10 @@ type Service struct {
 	Store    *eventstore.Store
 	Accounts *account.Service
 	Policy   Policy
+	// InvitationLifetime is how long an invitation can be accepted; 0 = 7 days.
+	InvitationLifetime time.Duration
+	// DeletionGrace is how long a deleted organization can be restored before it is erased.
+	DeletionGrace time.Duration
 	// SetupToken must be given by whoever makes the first account; empty = nobody need.
 	SetupToken string
 	// KeyLifetime is how long an API key lives when its maker says nothing, 0 = 90 days; KeyMaxLifetime bounds it, 0 = not.
@@ -56,7 +60,8 @@ type Org struct {
 	Name      string
 	Role      auth.Role // the caller's
 	Version   int
-	Position  int64 // of the command's last event; 0 = nothing changed, or it was only read
+	Position  int64      // of the command's last event; 0 = nothing changed, or it was only read
+	EraseAt   *time.Time // nil = it stays; otherwise it is frozen, and erased then
 	CreatedAt time.Time
 	UpdatedAt time.Time
 }
@@ -201,39 +206,38 @@ func (s *Service) Rename(ctx context.Context, id uuid.UUID, name string, expecte
 	if err != nil {
 		return Org{}, err
 	}
-	done, err := s.change(ctx, id, expected, who, func(o state) ([]eventstore.Data, error) { return o.rename(name) })
+	done, err := s.change(ctx, id, expected, who, auth.OrgManage, pure(func(o state) ([]eventstore.Data, error) { return o.rename(name) }))
 	if err != nil {
 		return Org{}, err
 	}
 	return s.get(ctx, id, who.Role, done.Position)
 }
 
+// decision is what a command does once it knows the organization: it may write to tables of its own in tx, and returns
+// the events, none = nothing changes.
+type decision func(ctx context.Context, tx pgx.Tx, o state) ([]eventstore.Data, error)
+
+// pure makes a decision of one that needs no table.
+func pure(decide func(o state) ([]eventstore.Data, error)) decision {
+	return func(_ context.Context, _ pgx.Tx, o state) ([]eventstore.Data, error) { return decide(o) }
+}
+
 // change reads an organization's stream, decides and appends. Without an expected version it decides anew when somebody
 // else was faster.
-func (s *Service) change(ctx context.Context, id uuid.UUID, expected *int, who auth.Principal, decide func(state) ([]eventstore.Data, error)) (done eventstore.Appended, err error) {
-	for range decideAttempts {
+func (s *Service) change(ctx context.Context, id uuid.UUID, expected *int, who auth.Principal, need auth.Permission, decide decision) (done eventstore.Appended, err error) {
+	return s.again(expected, func() (done eventstore.Appended, err error) {
 		err = s.DB.InOrg(ctx, id, func(ctx context.Context, tx postgres.OrgTx) error {
-			past, err := s.Store.Read(ctx, tx, id, id)
-			if err != nil {
-				return err
-			}
-			o, err := fold(past)
-			if err != nil {
-				return err
-			}
-			if o.version == 0 {
-				return notFound()
-			}
-			if expected != nil && *expected != o.version {
-				return precondition()
-			}
-			news, err := decide(o)
-			if err != nil {
-				return err
-			}
-			done, err = s.Store.Append(ctx, tx, stream(id), o.version, who, news...)
+			done, err = s.changeTx(ctx, tx, id, expected, who, need, decide)
 			return err
 		})
+		return done, err
+	})
+}
+
+// again calls try until nobody else was faster.
+func (s *Service) again(expected *int, try func() (eventstore.Appended, error)) (done eventstore.Appended, err error) {
+	for range decideAttempts {
+		done, err = try()
 		var conflict *eventstore.VersionConflict
 		if !errors.As(err, &conflict) {
 			return done, err
@@ -243,6 +247,38 @@ func (s *Service) change(ctx context.Context, id uuid.UUID, expected *int, who a
 		}
 	}
 	return eventstore.Appended{}, err
+}
+
+// changeTx is one try of change in the caller's transaction. need is the permission that the caller was let in by, asked
+// again of the member that they are as of the decision; empty = none is needed.
+func (s *Service) changeTx(ctx context.Context, tx pgx.Tx, id uuid.UUID, expected *int, who auth.Principal, need auth.Permission, decide decision) (eventstore.Appended, error) {
+	past, err := s.Store.Read(ctx, tx, id, id)
+	if err != nil {
+		return eventstore.Appended{}, err
+	}
+	o, err := fold(past)
+	if err != nil {
+		return eventstore.Appended{}, err
+	}
+	switch {
+	case o.version == 0:
+		return eventstore.Appended{}, notFound()
+	case need != "" && who.Kind == auth.User && !o.members[who.AccountID].May(need):
+		return eventstore.Appended{}, noLonger()
+	case expected != nil && *expected != o.version:
+		return eventstore.Appended{}, precondition()
+	case !o.eraseAt.IsZero() && need != auth.OrgDelete:
+		return eventstore.Appended{}, auth.Frozen()
+	}
+	news, err := decide(ctx, tx, o)
+	if err != nil {
+		return eventstore.Appended{}, err
+	}
+	return s.Store.Append(ctx, tx, stream(id), o.version, who, news...)
+}
+
+func noLonger() *fault.Error {
+	return fault.New(fault.Forbidden, "auth.forbidden", "Your role has changed meanwhile, and is not enough for this.")
 }
 
 // require is auth.Require for routes that name the organization in their path: a person is asked as the member that they
@@ -268,7 +304,7 @@ func stream(id uuid.UUID) eventstore.Stream {
 
 func orgOf(row orgdb.Org, role auth.Role, position int64) Org {
 	return Org{
-		ID: row.OrgID, Name: row.Name, Role: role, Version: int(row.Version), Position: position,
+		ID: row.OrgID, Name: row.Name, Role: role, Version: int(row.Version), Position: position, EraseAt: row.EraseAt,
 		CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
 	}
 }

@@ -24,6 +24,7 @@ type SignUpInput struct {
 	account.Registration
 	OrganizationName string // empty = a name of ours
 	SetupToken       vault.Secret
+	InvitationToken  vault.Secret // empty = nobody invited them
 }
 
 // SignedIn is what a client holds after it signed up, signed in or refreshed.
@@ -38,13 +39,15 @@ type SignedIn struct {
 }
 
 // SignUp makes an account and an organization of its own, in one transaction, and signs the person in. All that is wrong
-// with the input is in one fault. Where registration is by invitation, only the first account of the installation may do
-// this: otherwise fault.Forbidden.
+// with the input is in one fault. With the code of an invitation the person joins that organization instead. Where
+// registration is by invitation, nobody else but the first account of the installation may do this: fault.Forbidden.
 func (s *Service) SignUp(ctx context.Context, in SignUpInput, from account.Client) (SignedIn, error) {
-	if err := s.mayRegister(ctx, in.SetupToken.Reveal()); err != nil {
+	invited := in.InvitationToken.Reveal() != ""
+	misfits, err := s.mayRegister(ctx, in)
+	if err != nil {
 		return SignedIn{}, err
 	}
-	if faults := s.CheckSignUp(in); len(faults) > 0 {
+	if faults := append(s.CheckSignUp(in), misfits...); len(faults) > 0 {
 		return SignedIn{}, account.Invalid(faults)
 	}
 	name := defaultName
@@ -56,20 +59,28 @@ func (s *Service) SignUp(ctx context.Context, in SignUpInput, from account.Clien
 		return SignedIn{}, err
 	}
 	var out SignedIn
-	err = s.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		a, _, err := s.Accounts.RegisterTx(ctx, tx, candidate, from)
-		if err != nil {
+	_, err = s.again(nil, func() (done eventstore.Appended, err error) {
+		err = s.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
+			a, _, err := s.Accounts.RegisterTx(ctx, tx, candidate, from)
+			if err != nil {
+				return err
+			}
+			if !a.Operator && s.Policy == ByInvitation && !invited { // somebody else was first meanwhile
+				return registrationClosed()
+			}
+			var o Org
+			if invited {
+				o, err = s.acceptTx(ctx, tx, in.InvitationToken, a, from)
+			} else {
+				o, err = s.createTx(ctx, tx, name, from.Actor(a.ID))
+			}
+			if err != nil {
+				return err
+			}
+			out, err = s.openTx(ctx, tx, a, &o, []uuid.UUID{o.ID}, from)
 			return err
-		}
-		if !a.Operator && s.Policy == ByInvitation { // somebody else was first meanwhile
-			return registrationClosed()
-		}
-		o, err := s.createTx(ctx, tx, name, from.Actor(a.ID))
-		if err != nil {
-			return err
-		}
-		out, err = s.openTx(ctx, tx, a, &o, []uuid.UUID{o.ID}, from)
-		return err
+		})
+		return done, err
 	})
 	if err != nil {
 		return SignedIn{}, err
@@ -88,18 +99,22 @@ func (s *Service) CheckSignUp(in SignUpInput) []fault.Field {
 	return faults
 }
 
-// mayRegister says whether somebody may register at all, before anything costly is done for them.
-func (s *Service) mayRegister(ctx context.Context, setupToken string) error {
+// mayRegister says whether somebody may register at all, before anything costly is done for them, and what of the input
+// doesn't fit the invitation that they come by.
+func (s *Service) mayRegister(ctx context.Context, in SignUpInput) (misfits []fault.Field, err error) {
+	if in.InvitationToken.Reveal() != "" {
+		return s.invitedTo(ctx, in)
+	}
 	taken, err := s.Accounts.HasOperator(ctx)
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case taken && s.Policy == ByInvitation:
-		return registrationClosed()
-	case !taken && s.SetupToken != "" && subtle.ConstantTimeCompare([]byte(setupToken), []byte(s.SetupToken)) != 1:
-		return fault.New(fault.Forbidden, "account.setup_token_required", "This installation has no account yet. Its first one needs the setup token from the server's log.")
+		return nil, registrationClosed()
+	case !taken && s.SetupToken != "" && subtle.ConstantTimeCompare([]byte(in.SetupToken.Reveal()), []byte(s.SetupToken)) != 1:
+		return nil, fault.New(fault.Forbidden, "account.setup_token_required", "This installation has no account yet. Its first one needs the setup token from the server's log.")
 	}
-	return nil
+	return nil, nil
 }
 
 func registrationClosed() *fault.Error {

@@ -19,6 +19,7 @@ import (
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/limits"
+	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/project"
 	"github.com/testflow/testflow/internal/testspec"
@@ -187,6 +188,11 @@ func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.
 
 // begin appends the requests and inserts their jobs, in one transaction, and returns the runs in the requests' order.
 func (s *Service) begin(ctx context.Context, tx postgres.OrgTx, requests []request) ([]Run, error) {
+	// The one place that every execution comes through, whoever asks: schedules and the demo ask as the system, which no
+	// permission stops.
+	if err := org.RequireActiveTx(ctx, tx, tx.OrgID()); err != nil {
+		return nil, err
+	}
 	events := make([]eventstore.RunEvent, len(requests))
 	jobs := make([]river.InsertManyParams, len(requests))
 	for i, r := range requests {

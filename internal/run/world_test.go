@@ -92,6 +92,10 @@ func newWorld(t testing.TB) *world {
 		tests:    &apitest.Service{DB: db, Store: store, NewID: newID},
 		feed:     feed, org: org, ctx: as(t.Context(), org, auth.Admin), target: newTarget(t),
 	}
+	require.NoError(t, db.InSystem(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO orgs (org_id, name, version, created_at, updated_at) VALUES ($1, 'pets', 1, now(), now())`, org)
+		return err
+	}))
 	w.project, err = w.projects.Create(w.ctx, org, project.Draft{Name: "pets"})
 	require.NoError(t, err)
 	return w

@@ -38,3 +38,18 @@ type OrgApiKey struct {
 	UpdatedAt        time.Time
 	RevokedAt        *time.Time
 }
+
+type OrgInvitation struct {
+	InvitationID uuid.UUID
+	OrgID        uuid.UUID
+	Email        string
+	Role         string
+	TokenHash    []byte
+	Mailed       bool
+	InvitedBy    uuid.UUID
+	CreatedAt    time.Time
+	SentAt       time.Time
+	ExpiresAt    time.Time
+	EndedAt      *time.Time
+	EndReason    *string
+}
