@@ -187,3 +187,14 @@ func pointers(err error) (list []string) {
 	}
 	return list
 }
+
+// faultDetails are the details of all places that a fault names.
+func faultDetails(err error) (text string) {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		for _, field := range f.Fields {
+			text += field.Detail + "\n"
+		}
+	}
+	return text
+}
