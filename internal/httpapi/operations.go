@@ -31,7 +31,7 @@ type operation struct {
 	idempotent bool // takes an Idempotency-Key
 	waits      bool // takes Prefer
 	definition bool // takes a test's definition, whose only judge is apitest
-	secret     bool // x-secret-answer: its answer shows a secret
+	secret     bool // x-answers-secret: its answer shows a secret
 	produces   []string
 }
 
@@ -89,7 +89,7 @@ func newOperation(method, path string, item *openapi3.PathItem, op *openapi3.Ope
 	o := &operation{id: op.OperationID, method: method, route: echoRoute(path), template: path, query: map[string]bool{}}
 	o.public = op.Security != nil && len(*op.Security) == 0
 	o.permission, _ = op.Extensions["x-permission"].(string)
-	o.secret, _ = op.Extensions["x-secret-answer"].(bool)
+	o.secret, _ = op.Extensions["x-answers-secret"].(bool)
 	if o.permission == "" || (o.permission == permissionPublic) != o.public {
 		return nil, errors.New("x-permission is missing or contradicts security")
 	}
