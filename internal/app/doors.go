@@ -3,6 +3,9 @@ package app
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -52,6 +55,7 @@ func (p *platform) buildDoors(ctx context.Context) error {
 		Registry:    p.registry,
 		Now:         time.Now, NewID: newID, Logger: p.log, Version: version(),
 		CursorKey: listKey, TrustedProxies: c.TrustedProxies, AllowedOrigins: c.AllowedOrigins, MetricsToken: c.MetricsToken,
+		HTTPS: strings.HasPrefix(c.PublicURL, "https://"),
 		Rates: p.rates,
 		Limits: httpapi.Limits{
 			RequestBody: int64(l.RequestBody), RequestTimeout: l.RequestTimeout, PageSize: l.PageSize, PositionWait: l.MinPosition, Wait: l.Wait,
@@ -91,11 +95,21 @@ func (p *platform) liveConfig(cursors *realtime.Cursors) realtime.Config {
 		},
 		Metrics: p.systemMetrics,
 		Cursors: cursors,
-		Origins: append([]string(nil), p.cfg.Server.AllowedOrigins...),
+		Origins: p.origins(),
+		Refuse:  func(w http.ResponseWriter, r *http.Request, err error) { p.door.Refuse(w, r, err) },
 		Limits:  limits,
 		Now:     time.Now,
 		Logger:  p.log,
 	}
+}
+
+// origins are those whose pages may open the live stream: our own address, as people were told it, and those allowed.
+func (p *platform) origins() []string {
+	all := append([]string(nil), p.cfg.Server.AllowedOrigins...)
+	if u, err := url.Parse(p.cfg.Server.PublicURL); err == nil && u.Host != "" {
+		all = append(all, u.Scheme+"://"+u.Host)
+	}
+	return all
 }
 
 // topicExists says whether the organization has what a topic names. Each slice hides what is another's.

@@ -53,6 +53,7 @@ func indexes(list []string) func(yield func(int) bool) {
 // conforms holds an answer against the document: its status, its headers, its body, field by field.
 func (w *world) conforms(c call, a answer) {
 	w.t.Helper()
+	assert.Empty(w.t, a.header.Values("Set-Cookie"), "%s %s: there are no cookies", c.method, c.path)
 	op, template := operationOf(c.method, c.path)
 	if op == nil {
 		return

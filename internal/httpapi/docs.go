@@ -87,9 +87,10 @@ func (a *asset) serve(policy string) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		h := c.Response().Header()
 		h.Set("Content-Security-Policy", policy)
+		h.Set("Cross-Origin-Embedder-Policy", "require-corp")
 		h.Set("Cache-Control", a.cacheControl)
 		h.Set("ETag", a.etag)
-		h.Set("Vary", "Accept-Encoding")
+		h.Add("Vary", "Accept-Encoding")
 		if strings.Contains(c.Request().Header.Get("If-None-Match"), a.etag) {
 			return c.NoContent(http.StatusNotModified)
 		}

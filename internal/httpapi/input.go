@@ -241,7 +241,7 @@ func (s *Server) readBody(c echo.Context) ([]byte, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
-	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+	if slices.ContainsFunc(r.Header.Values("Content-Encoding"), func(enc string) bool { return enc != "" && !strings.EqualFold(enc, "identity") }) {
 		return nil, &httpFault{http.StatusUnsupportedMediaType, "request.media_type", "Send the body without Content-Encoding."}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(c.Response().Writer, r.Body, s.deps.Limits.RequestBody))
@@ -258,7 +258,7 @@ func (s *Server) readBody(c echo.Context) ([]byte, error) {
 func jsonMedia(r *http.Request) error {
 	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	charset, given := params["charset"]
-	if err == nil && media == jsonType && (!given || strings.EqualFold(charset, "utf-8")) {
+	if err == nil && len(r.Header.Values("Content-Type")) == 1 && media == jsonType && (!given || strings.EqualFold(charset, "utf-8")) {
 		return nil
 	}
 	return &httpFault{http.StatusUnsupportedMediaType, "request.media_type", "Send the body as application/json."}

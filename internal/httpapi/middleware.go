@@ -24,11 +24,6 @@ const (
 	headerOrganization  = "X-Organization-Id"
 	headerEventPosition = "X-Event-Position"
 
-	// writeGrace is what a client gets to read an answer beyond the time that making it may take.
-	writeGrace = 30 * time.Second
-	// readTime is what a body may take to come, beyond the same time. The deadline may not fall into the making of the
-	// answer: net/http takes it for the client's going away.
-	readTime = 30 * time.Second
 	// strayTime bounds requests that nothing answers: their bodies are read and thrown away.
 	strayTime = 10 * time.Second
 )
@@ -39,7 +34,12 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		start := s.deps.Now()
 		id := s.requestID(c.Request())
-		setHeaders(c.Response().Header(), id)
+		setHeaders(c.Response().Header(), id, s.deps.HTTPS)
+		if len(c.Request().TransferEncoding) > 0 {
+			// net/http believes the chunks and drops a Content-Length beside them, which a proxy may have believed: what comes
+			// after such a request on its connection isn't listened to (RFC 9112, 6.1).
+			c.Response().Header().Set("Connection", "close")
+		}
 		done := s.metrics.begin(c.Request().Method, routeOf(c))
 		defer func() {
 			if p := recover(); p != nil {
@@ -88,15 +88,23 @@ func (s *Server) requestID(r *http.Request) string {
 }
 
 // setHeaders sets what every answer carries. The API's answers are nothing that a browser should show, run or keep.
-func setHeaders(h http.Header, id string) {
+func setHeaders(h http.Header, id string, https bool) {
 	h.Set(headerRequestID, id)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Permissions-Policy", permissionsPolicy)
+	h.Set("Content-Security-Policy", noPolicy)
 	h.Set("Cache-Control", "no-store")
+	if https {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
 }
+
+// permissionsPolicy: no page of ours asks a browser for any of this.
+const permissionsPolicy = "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), microphone=(), midi=(), payment=(), usb=()"
 
 // routeOf is the route's template, never the URL, so that metrics have as many series as there are routes.
 func routeOf(c echo.Context) string {
@@ -110,29 +118,55 @@ var exposedHeaders = strings.Join([]string{
 	headerRequestID, headerEventPosition, "ETag", "Location", "Link", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "Idempotency-Replayed", "Preference-Applied",
 }, ", ")
 
-// cors lets pages of the allowed origins call the API. Credentials are headers, so no cookie is ever allowed with it.
+// What a page of an allowed origin may send.
+var (
+	corsMethods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+	corsHeaders = []string{
+		"Authorization", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key", "Prefer", "X-API-Key", "X-Min-Position",
+		headerOrganization, headerRequestID,
+	}
+)
+
+// cors lets pages of the allowed origins call the API: those on the list, letter by letter. Credentials are headers, so no
+// cookie is ever allowed with it. Every answer says that it depends on the origin, or a cache would give it to another.
 func (s *Server) cors(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		origin := c.Request().Header.Get("Origin")
-		h := c.Response().Header()
-		if len(s.deps.AllowedOrigins) > 0 {
-			h.Add("Vary", "Origin")
+		r, h := c.Request(), c.Response().Header()
+		h.Add("Vary", "Origin")
+		wanted := r.Header.Get("Access-Control-Request-Method")
+		preflight := r.Method == http.MethodOptions && wanted != ""
+		if preflight {
+			h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 		}
-		if origin == "" || !slices.Contains(s.deps.AllowedOrigins, origin) {
+		origins := r.Header.Values("Origin")
+		if len(origins) != 1 || !slices.Contains(s.deps.AllowedOrigins, origins[0]) {
 			return next(c)
 		}
-		h.Set("Access-Control-Allow-Origin", origin)
+		if preflight && (!slices.Contains(corsMethods, wanted) || !headersAllowed(r.Header.Values("Access-Control-Request-Headers"))) {
+			return &httpFault{http.StatusForbidden, "request.origin", "A page of another origin may not send that method or header."}
+		}
+		h.Set("Access-Control-Allow-Origin", origins[0])
 		h.Set("Access-Control-Expose-Headers", exposedHeaders)
 		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
-		if c.Request().Method != http.MethodOptions || c.Request().Header.Get("Access-Control-Request-Method") == "" {
+		if !preflight {
 			return next(c)
 		}
-		h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE")
-		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Prefer, X-API-Key, X-Min-Position, "+
-			headerOrganization+", "+headerRequestID)
+		h.Set("Access-Control-Allow-Methods", strings.Join(corsMethods, ", "))
+		h.Set("Access-Control-Allow-Headers", strings.Join(corsHeaders, ", "))
 		h.Set("Access-Control-Max-Age", "600")
 		return c.NoContent(http.StatusNoContent)
 	}
+}
+
+// headersAllowed reports whether all the headers that a preflight asks for are ours.
+func headersAllowed(asked []string) bool {
+	for name := range strings.SplitSeq(strings.Join(asked, ","), ",") {
+		name = strings.TrimSpace(name)
+		if name != "" && !slices.ContainsFunc(corsHeaders, func(ours string) bool { return strings.EqualFold(ours, name) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // identify finds the operation and gives the request its deadline.
@@ -140,7 +174,7 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		op := s.ops[c.Request().Method+" "+c.Path()]
 		if op == nil {
-			if err := setDeadlines(c.Response().Writer, s.deps.Now(), strayTime); err != nil {
+			if err := s.setDeadlines(c.Response().Writer, strayTime); err != nil {
 				return err
 			}
 			return next(c)
@@ -151,7 +185,11 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		r := &request{op: op, id: c.Response().Header().Get(headerRequestID), path: c.Request().URL.Path, query: query, header: c.Request().Header}
 		ctx := context.WithValue(c.Request().Context(), operationKey{}, r)
-		if !op.streams() {
+		if op.streams() {
+			plain := c.Response().Writer
+			c.Response().Writer = steadyWriter{plain, s}
+			defer func() { c.Response().Writer = plain }()
+		} else {
 			limit := s.deps.Limits.RequestTimeout
 			if op.waits {
 				limit += s.deps.Limits.Wait
@@ -159,7 +197,7 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, limit)
 			defer cancel()
-			if err := setDeadlines(c.Response().Writer, s.deps.Now(), limit); err != nil {
+			if err := s.setDeadlines(c.Response().Writer, limit); err != nil {
 				return err
 			}
 		}
@@ -171,15 +209,35 @@ func (s *Server) identify(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// setDeadlines bounds what a slow client can cost. A recorder in a test has no connection and needs none.
-func setDeadlines(w http.ResponseWriter, now time.Time, limit time.Duration) error {
-	rc := http.NewResponseController(w)
-	err := errors.Join(rc.SetReadDeadline(now.Add(limit+readTime)), rc.SetWriteDeadline(now.Add(limit+writeGrace)))
+// setDeadlines bounds what a slow client can cost: what a body may take to come and an answer to be read, beyond the time
+// that making it may take. The deadline may not fall into the making: net/http takes it for the client's going away. A
+// recorder in a test has no connection and needs none.
+func (s *Server) setDeadlines(w http.ResponseWriter, limit time.Duration) error {
+	rc, end := http.NewResponseController(w), s.deps.Now().Add(limit+s.deps.Limits.SlowClient)
+	err := errors.Join(rc.SetReadDeadline(end), rc.SetWriteDeadline(end))
 	if err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("set deadlines of a connection: %w", err)
 	}
 	return nil
 }
+
+// steadyWriter gives the client the same time for every part of an answer that has no deadline as a whole.
+type steadyWriter struct {
+	http.ResponseWriter
+	s *Server
+}
+
+// Write implements http.ResponseWriter.
+func (w steadyWriter) Write(b []byte) (int, error) {
+	rc := http.NewResponseController(w.ResponseWriter)
+	if err := rc.SetWriteDeadline(w.s.deps.Now().Add(w.s.deps.Limits.SlowClient)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, fmt.Errorf("set the deadline of a part: %w", err)
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w steadyWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // ipExtractor says whose address a request has: the connection's, unless that is a trusted proxy.
 func ipExtractor(proxies []netip.Prefix) (echo.IPExtractor, error) {

@@ -157,6 +157,11 @@ func (s *Server) writeError(err error, c echo.Context) {
 	}
 }
 
+// Refuse answers err as a problem document, for handlers that the door was given.
+func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	s.writeError(err, s.echo.NewContext(r, w))
+}
+
 func wwwAuthenticate(code string) string {
 	if code == "auth.required" {
 		return `Bearer realm="testflow"`

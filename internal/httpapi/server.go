@@ -55,6 +55,7 @@ type Deps struct {
 	CursorKey      []byte         // signs cursors; the same on every node, at least 32 bytes
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed; empty = nobody's
 	AllowedOrigins []string       // whose pages may call the API; empty = only our own
+	HTTPS          bool           // people reach it by https alone, and browsers are told to keep to it
 	MetricsToken   string         // that /metrics asks for; empty = loopback alone may read it
 
 	Limits Limits
@@ -65,6 +66,8 @@ type Deps struct {
 type Limits struct {
 	RequestBody    int64         // bytes
 	RequestTimeout time.Duration // exports and waits have their own
+	ReadHeader     time.Duration // that a request's head may take to come
+	SlowClient     time.Duration // that a client may take to send a body, or to read an answer, beyond RequestTimeout
 	PageSize       int           // items of a list, at most limits.MaxPage
 	PositionWait   time.Duration // that a GET waits for its position
 	Wait           time.Duration // that Prefer: wait may wait for runs
@@ -72,6 +75,12 @@ type Limits struct {
 
 func (l Limits) withDefaults() Limits {
 	d := limits.Defaults()
+	if l.ReadHeader <= 0 {
+		l.ReadHeader = limits.ReadHeaderTime
+	}
+	if l.SlowClient <= 0 {
+		l.SlowClient = limits.SlowClient
+	}
 	if l.RequestBody <= 0 {
 		l.RequestBody = int64(d.RequestBody)
 	}
@@ -132,7 +141,7 @@ func New(deps Deps) (*Server, error) {
 	}
 	s.http = &http.Server{
 		Handler:           s.Handler(),
-		ReadHeaderTimeout: limits.ReadHeaderTime,
+		ReadHeaderTimeout: deps.Limits.ReadHeader,
 		IdleTimeout:       limits.IdleConnection,
 		MaxHeaderBytes:    limits.MaxRequestHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

@@ -196,6 +196,9 @@ const (
 	MaxRequestHeaderBytes = 32 << 10
 	ReadHeaderTime        = 10 * time.Second
 	IdleConnection        = 2 * time.Minute
+	// SlowClient is what a client may take to send a body or to read an answer, beyond the time that the request may take;
+	// of an answer that is streamed, for each part.
+	SlowClient = 30 * time.Second
 
 	MaxJSONDepth   = 64 // of a body or a frame
 	MaxJSONNodes   = 50_000

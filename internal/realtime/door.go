@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -131,7 +132,8 @@ func bearerOf(r *http.Request) string {
 	return r.Header.Get("X-API-Key")
 }
 
-// originAllowed accepts requests without an Origin (no browser), of the own host, and of the allow-list.
+// originAllowed accepts requests without an Origin (no browser), of the allow-list, and of the own host as long as that is an
+// address or localhost. A name in Host is whatever the page's owner lets it resolve to, so it proves nothing.
 func (s *Server) originAllowed(r *http.Request) bool {
 	origins := r.Header.Values("Origin")
 	if len(origins) == 0 {
@@ -144,7 +146,13 @@ func (s *Server) originAllowed(r *http.Request) bool {
 		return true
 	}
 	u, err := url.Parse(origins[0])
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && strings.EqualFold(u.Host, r.Host)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && strings.EqualFold(u.Host, r.Host) && ownName(u.Hostname())
+}
+
+// ownName reports whether a host can't be somebody else's name for us.
+func ownName(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil || strings.EqualFold(host, "localhost")
 }
 
 func (s *Server) turnDown(w http.ResponseWriter, r *http.Request, err error) {
