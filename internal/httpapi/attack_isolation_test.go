@@ -187,7 +187,7 @@ func TestAttack_cursors_areGoodForTheirListAlone(t *testing.T) {
 	var lists []list
 	walk(func(method, template string, op *openapi3.Operation) {
 		for _, p := range []string{"cursor", "after"} {
-			if method != "GET" || !takes(op, p) {
+			if method != "GET" || !takesCursor(op, p) {
 				continue
 			}
 			got := w.do(call{method: method, path: a.fill(t, template) + "?limit=1", as: "admin-a"})
@@ -238,10 +238,12 @@ func (w *world) cursorRefused(c call, name string) {
 func bentCursors(cursor string) []string {
 	flipped := []byte(cursor)
 	flipped[len(flipped)/2] ^= 1
-	swapped := []byte(cursor)
-	swapped[3], swapped[len(swapped)-2] = swapped[len(swapped)-2], swapped[3]
+	other := []byte(cursor)
+	if other[3]++; other[3] == '{' { // behind z
+		other[3] = 'A'
+	}
 	return []string{
-		cursor[:len(cursor)-4], cursor + "AAAA", string(flipped), string(swapped), cursor + "=", " " + cursor, cursor + "\n", "AQAA", "%00", "' OR 1=1 --",
+		cursor[:len(cursor)-4], cursor + "AAAA", string(flipped), string(other), cursor + "=", " " + cursor, cursor + "\n", "AQAA", "%00", "' OR 1=1 --",
 		"eyJhZnRlciI6MH0", `{"position":0}`, strings.Repeat("A", 1000),
 	}
 }
@@ -264,6 +266,13 @@ func filtersOf(template string) (filters []string) {
 		}
 	}
 	return filters
+}
+
+// takesCursor tells a parameter that is a cursor of a list from a position in the log, which anybody may write.
+func takesCursor(op *openapi3.Operation, parameter string) bool {
+	return takes(op, "limit") && slices.ContainsFunc(op.Parameters, func(p *openapi3.ParameterRef) bool {
+		return p.Value.Name == parameter && p.Value.Schema.Value.Type.Is(openapi3.TypeString)
+	})
 }
 
 func takes(op *openapi3.Operation, parameter string) bool {

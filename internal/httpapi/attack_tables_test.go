@@ -87,12 +87,15 @@ func (w *world) attackTable(db *postgres.DB, conn *pgx.Conn, table string, victi
 	t.Helper()
 	var row string // one of the victim's, to plant a copy of
 	require.NoError(t, conn.QueryRow(t.Context(), `SELECT to_jsonb(t)::text FROM `+table+` t WHERE org_id = $1 LIMIT 1`, victim).Scan(&row))
+	var columns string // a generated column takes no value, whoever gives it
+	require.NoError(t, conn.QueryRow(t.Context(), `SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
+		WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''`, table).Scan(&columns))
 	for what, sql := range map[string]string{
 		"select": `SELECT FROM ` + table + ` WHERE org_id = $1`,
 		"update": `UPDATE ` + table + ` SET org_id = org_id WHERE org_id = $1`,
 		"steal":  `UPDATE ` + table + ` SET org_id = '` + own.String() + `' WHERE org_id = $1`,
 		"delete": `DELETE FROM ` + table + ` WHERE org_id = $1`,
-		"plant":  `INSERT INTO ` + table + ` SELECT r.* FROM jsonb_populate_record(NULL::` + table + `, ` + quote(row) + `) r WHERE r.org_id = $1`,
+		"plant":  `INSERT INTO ` + table + ` (` + columns + `) SELECT ` + columns + ` FROM jsonb_populate_record(NULL::` + table + `, ` + quote(row) + `) r WHERE r.org_id = $1`,
 	} {
 		err := db.InOrg(t.Context(), own, func(ctx context.Context, tx postgres.OrgTx) error {
 			tag, err := tx.Exec(ctx, sql, victim)

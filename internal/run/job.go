@@ -343,7 +343,7 @@ func (x *execution) start(attempt int, before []eventstore.RunEvent) (bool, erro
 // giveUp ends a run that could not even be begun.
 func (x *execution) giveUp(f Finished) error {
 	p, err := x.progress()
-	if err != nil || p.finished {
+	if err != nil || p.finished || p.requestedAt.IsZero() { // not requested: it isn't this organization's run at all
 		return err
 	}
 	if p.attempt == 0 {

@@ -25,12 +25,15 @@ type Plans struct {
 	variables *lru.Cache[environmentKey, map[string]string]
 }
 
+// The keys name the organization, so that what one has looked up is there for no other.
 type revisionKey struct {
+	org      uuid.UUID
 	test     uuid.UUID
 	revision int
 }
 
 type environmentKey struct {
+	org         uuid.UUID
 	environment uuid.UUID
 	version     int
 }
@@ -50,7 +53,7 @@ func NewPlans(db *postgres.DB, store *eventstore.Store) (*Plans, error) {
 
 // revision returns a revision's definition, which nobody may change.
 func (p *Plans) revision(ctx context.Context, tx pgx.Tx, orgID, testID uuid.UUID, n int) (apitest.Definition, error) {
-	key := revisionKey{testID, n}
+	key := revisionKey{orgID, testID, n}
 	if d, ok := p.revisions.Get(key); ok {
 		return d, nil
 	}
@@ -67,7 +70,7 @@ func (p *Plans) environment(ctx context.Context, tx pgx.Tx, orgID, id uuid.UUID,
 	if id == uuid.Nil {
 		return nil, nil
 	}
-	key := environmentKey{id, version}
+	key := environmentKey{orgID, id, version}
 	if v, ok := p.variables.Get(key); ok {
 		return v, nil
 	}
@@ -88,8 +91,8 @@ type plan struct {
 
 // load returns what a job executes; it asks the database only for what isn't kept.
 func (p *Plans) load(ctx context.Context, a ExecuteArgs) (out plan, err error) {
-	d, known := p.revisions.Get(revisionKey{a.TestID, a.Revision})
-	v, same := p.variables.Get(environmentKey{a.EnvironmentID, a.EnvironmentVersion})
+	d, known := p.revisions.Get(revisionKey{a.OrgID, a.TestID, a.Revision})
+	v, same := p.variables.Get(environmentKey{a.OrgID, a.EnvironmentID, a.EnvironmentVersion})
 	if known && (same || a.EnvironmentID == uuid.Nil) && !a.HasVariables {
 		return plan{definition: d, environment: v}, nil
 	}

@@ -84,6 +84,7 @@ func addStarted(p *rundb.MarkStartedParams, e eventstore.Event) error {
 		return err
 	}
 	p.RunIds = append(p.RunIds, e.StreamID)
+	p.OrgIds = append(p.OrgIds, e.OrgID)
 	p.Ats = append(p.Ats, e.RecordedAt)
 	p.Attempts = append(p.Attempts, int32(d.Attempt)) //nolint:gosec // at most maxStarts
 	return nil
@@ -99,6 +100,7 @@ func addFinished(p *rundb.MarkFinishedParams, e eventstore.Event) error {
 		problem = *d.Error
 	}
 	p.RunIds = append(p.RunIds, e.StreamID)
+	p.OrgIds = append(p.OrgIds, e.OrgID)
 	p.Ats = append(p.Ats, e.RecordedAt)
 	p.Statuses = append(p.Statuses, string(d.Status))
 	p.Reasons = append(p.Reasons, string(d.Reason))

@@ -16,10 +16,10 @@ FROM (SELECT unnest(@run_ids::uuid[]) AS run_id, unnest(@org_ids::uuid[]) AS org
 ON CONFLICT (run_id) DO NOTHING;
 
 -- name: MarkStarted :exec
-SELECT mark_runs_started(@run_ids::uuid[], @ats::timestamptz[], @attempts::int[]);
+SELECT mark_runs_started(@run_ids::uuid[], @org_ids::uuid[], @ats::timestamptz[], @attempts::int[]);
 
 -- name: MarkFinished :exec
-SELECT mark_runs_finished(@run_ids::uuid[], @ats::timestamptz[], @statuses::text[], @reasons::text[], @error_codes::text[], @error_messages::text[],
+SELECT mark_runs_finished(@run_ids::uuid[], @org_ids::uuid[], @ats::timestamptz[], @statuses::text[], @reasons::text[], @error_codes::text[], @error_messages::text[],
   @attempts::int[], @duration_ms::float8[], @queued_ms::float8[], @steps::int[], @steps_failed::int[], @steps_skipped::int[],
   @assertions::int[], @assertions_failed::int[], @soft_failed::int[]);
 

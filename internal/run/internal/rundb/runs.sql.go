@@ -373,13 +373,14 @@ func (q *Queries) ListUnended(ctx context.Context, arg ListUnendedParams) ([]Lis
 }
 
 const markFinished = `-- name: MarkFinished :exec
-SELECT mark_runs_finished($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[],
-  $7::int[], $8::float8[], $9::float8[], $10::int[], $11::int[], $12::int[],
-  $13::int[], $14::int[], $15::int[])
+SELECT mark_runs_finished($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[],
+  $8::int[], $9::float8[], $10::float8[], $11::int[], $12::int[], $13::int[],
+  $14::int[], $15::int[], $16::int[])
 `
 
 type MarkFinishedParams struct {
 	RunIds           []uuid.UUID
+	OrgIds           []uuid.UUID
 	Ats              []time.Time
 	Statuses         []string
 	Reasons          []string
@@ -399,6 +400,7 @@ type MarkFinishedParams struct {
 func (q *Queries) MarkFinished(ctx context.Context, arg MarkFinishedParams) error {
 	_, err := q.db.Exec(ctx, markFinished,
 		arg.RunIds,
+		arg.OrgIds,
 		arg.Ats,
 		arg.Statuses,
 		arg.Reasons,
@@ -418,16 +420,22 @@ func (q *Queries) MarkFinished(ctx context.Context, arg MarkFinishedParams) erro
 }
 
 const markStarted = `-- name: MarkStarted :exec
-SELECT mark_runs_started($1::uuid[], $2::timestamptz[], $3::int[])
+SELECT mark_runs_started($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int[])
 `
 
 type MarkStartedParams struct {
 	RunIds   []uuid.UUID
+	OrgIds   []uuid.UUID
 	Ats      []time.Time
 	Attempts []int32
 }
 
 func (q *Queries) MarkStarted(ctx context.Context, arg MarkStartedParams) error {
-	_, err := q.db.Exec(ctx, markStarted, arg.RunIds, arg.Ats, arg.Attempts)
+	_, err := q.db.Exec(ctx, markStarted,
+		arg.RunIds,
+		arg.OrgIds,
+		arg.Ats,
+		arg.Attempts,
+	)
 	return err
 }
