@@ -226,7 +226,7 @@ func TestAttack_cursors_areGoodForTheirListAlone(t *testing.T) {
 }
 
 // singlePage are lists that have one item in a world of things, or none.
-var singlePage = []string{"listEnvironments", "listRevisions", "listRunEvents", "listOrganizations"}
+var singlePage = []string{"listEnvironments", "listRevisions", "listRunEvents", "listOrganizations", "getApiKeyUsage"}
 
 func (w *world) cursorRefused(c call, name string) {
 	w.t.Helper()

@@ -177,7 +177,7 @@ func (w *world) fabricate(conn *pgx.Conn, table string, th things) {
 
 // fabricated are values by type that most CHECKs let through.
 var fabricated = map[string]string{
-	"uuid": "gen_random_uuid()", "text": "'viewer'", "integer": "1", "bigint": "1", "smallint": "1", "boolean": "false", "bytea": `decode(repeat('00', 32), 'hex')`,
+	"uuid": "gen_random_uuid()", "text": "'viewer'", "integer": "1", "bigint": "1", "smallint": "8", "boolean": "false", "bytea": `decode(repeat('00', 32), 'hex')`,
 	"timestamp with time zone": "now()", "date": "current_date", "jsonb": "'{}'", "json": "'{}'", "double precision": "0", "real": "0", "numeric": "0", "text[]": "'{}'", "uuid[]": "'{}'",
 	"integer[]": "'{}'", "bigint[]": "'{}'", "inet": "'127.0.0.1'", "cidr": "'127.0.0.0/8'", "interval": "'1 s'",
 }
