@@ -53,6 +53,15 @@ func BenchmarkPlatform(b *testing.B) {
 	w.print(b)
 }
 
+// BenchmarkRuns is the part of BenchmarkPlatform about runs alone, for profiles.
+func BenchmarkRuns(b *testing.B) {
+	w := newBenchWorld(b)
+	for b.Loop() {
+		w.runs(b)
+	}
+	w.print(b)
+}
+
 // TestTargetProcess is no test: the benchmark starts this binary again as the target of its runs, so that the target's
 // work doesn't count as ours. It serves until its standard input closes.
 func TestTargetProcess(t *testing.T) {

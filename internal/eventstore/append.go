@@ -1,13 +1,11 @@
 package eventstore
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -55,7 +53,7 @@ func (s *Store) AppendOnce(ctx context.Context, tx pgx.Tx, appendID uuid.UUID, s
 		if err != nil {
 			return Appended{}, err
 		}
-		raw, err := encode(d, false)
+		raw, _, err := encode(d, false)
 		if err != nil {
 			return Appended{}, err
 		}
@@ -161,6 +159,7 @@ type runRows struct {
 	oks                                       []*bool
 	data                                      [][]byte
 	names                                     []string
+	payloads                                  []Data
 	bytes                                     int // of data
 }
 
@@ -172,7 +171,7 @@ func (s *Store) encodeRuns(ctx context.Context, q querier, events []RunEvent) (*
 	r := &runRows{
 		orgs: make([]uuid.UUID, 0, n), runs: make([]uuid.UUID, 0, n), projects: make([]uuid.UUID, 0, n), tests: make([]uuid.UUID, 0, n), environments: make([]uuid.UUID, 0, n),
 		versions: make([]int32, 0, n), durations: make([]int32, 0, n), types: make([]int16, 0, n), schemas: make([]int16, 0, n),
-		regions: make([]string, 0, n), statuses: make([]string, 0, n), oks: make([]*bool, 0, n), data: make([][]byte, 0, n), names: make([]string, 0, n),
+		regions: make([]string, 0, n), statuses: make([]string, 0, n), oks: make([]*bool, 0, n), data: make([][]byte, 0, n), names: make([]string, 0, n), payloads: make([]Data, 0, n),
 	}
 	for _, e := range events {
 		t, id, err := s.typeID(ctx, q, e.Data.EventType(), Runs)
@@ -182,16 +181,20 @@ func (s *Store) encodeRuns(ctx context.Context, q querier, events []RunEvent) (*
 		if e.OrgID == uuid.Nil || e.RunID == uuid.Nil || e.Version < 1 || e.Version > VersionFinished {
 			return nil, fmt.Errorf("append %s: run %s of organization %s at version %d is not whole", t.Name, e.RunID, e.OrgID, e.Version)
 		}
-		raw, err := encode(e.Data, true)
+		raw, same, err := encode(e.Data, true)
 		if err != nil {
 			return nil, err
+		}
+		payload := e.Data
+		if !same {
+			payload = nil // read models shall write what is stored
 		}
 		r.orgs, r.runs, r.projects, r.tests, r.environments = append(r.orgs, e.OrgID), append(r.runs, e.RunID), append(r.projects, e.ProjectID), append(r.tests, e.TestID), append(r.environments, e.EnvironmentID)
 		r.versions = append(r.versions, int32(e.Version))
 		r.durations = append(r.durations, micros(e.Duration))
 		r.types, r.schemas = append(r.types, id), append(r.schemas, int16(t.Schema)) //nolint:gosec // check() bounds Schema
 		r.regions, r.statuses, r.oks = append(r.regions, e.Region), append(r.statuses, e.Status), append(r.oks, e.OK)
-		r.data, r.names = append(r.data, raw), append(r.names, t.Name)
+		r.data, r.names, r.payloads = append(r.data, raw), append(r.names, t.Name), append(r.payloads, payload)
 		r.bytes += len(raw)
 	}
 	return r, nil
@@ -208,7 +211,7 @@ func (r *runRows) append(o *runRows) {
 	r.versions, r.durations = append(r.versions, o.versions...), append(r.durations, o.durations...)
 	r.types, r.schemas = append(r.types, o.types...), append(r.schemas, o.schemas...)
 	r.regions, r.statuses, r.oks = append(r.regions, o.regions...), append(r.statuses, o.statuses...), append(r.oks, o.oks...)
-	r.data, r.names = append(r.data, o.data...), append(r.names, o.names...)
+	r.data, r.names, r.payloads = append(r.data, o.data...), append(r.names, o.names...), append(r.payloads, o.payloads...)
 	r.bytes += o.bytes
 }
 
@@ -233,7 +236,6 @@ func (s *Store) appendRunRows(ctx context.Context, tx pgx.Tx, r *runRows) ([]Ins
 	if err != nil {
 		return nil, runsError(err)
 	}
-	slices.SortFunc(stored, func(a, b Inserted) int { return cmp.Compare(a.Position, b.Position) })
 	if len(s.cfg.Inline) == 0 || len(stored) == 0 {
 		return stored, nil
 	}
@@ -256,7 +258,7 @@ func (s *Store) appendRunRows(ctx context.Context, tx pgx.Tx, r *runRows) ([]Ins
 // event returns row i as it will be read back.
 func (r *runRows) event(i int) Event {
 	return Event{
-		Lane: Runs, Type: r.names[i], Schema: int(r.schemas[i]), Version: int(r.versions[i]), OrgID: r.orgs[i], StreamID: r.runs[i], Kind: runKind, Data: r.data[i],
+		Lane: Runs, Type: r.names[i], Schema: int(r.schemas[i]), Version: int(r.versions[i]), OrgID: r.orgs[i], StreamID: r.runs[i], Kind: runKind, Data: r.data[i], payload: r.payloads[i],
 		RunColumns: RunColumns{
 			ProjectID: r.projects[i], TestID: r.tests[i], EnvironmentID: r.environments[i], Region: r.regions[i], Status: r.statuses[i],
 			Duration: time.Duration(r.durations[i]) * time.Microsecond, OK: r.oks[i],

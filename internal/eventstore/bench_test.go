@@ -56,7 +56,7 @@ func BenchmarkRawUnnest(b *testing.B) {
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = admin.Close(context.Background()) })
 	_, err = admin.Exec(b.Context(), `CREATE TABLE raw (position bigint NOT NULL, recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(), version int NOT NULL, type_id smallint NOT NULL,
-		org_id uuid NOT NULL, stream_id uuid NOT NULL, project_id uuid, test_id uuid, region text, status text, duration_us int, ok boolean, data jsonb NOT NULL, PRIMARY KEY (org_id, stream_id, version));
+		org_id uuid NOT NULL, stream_id uuid NOT NULL, project_id uuid, test_id uuid, region text, status text, duration_us int, ok boolean, data json NOT NULL, PRIMARY KEY (org_id, stream_id, version));
 		CREATE INDEX ON raw (position); CREATE INDEX ON raw (org_id, position); CREATE SEQUENCE raw_seq`)
 	require.NoError(b, err)
 	const batch = 1200
@@ -75,7 +75,7 @@ func BenchmarkRawUnnest(b *testing.B) {
 		}
 		b.StartTimer()
 		_, err := admin.Exec(b.Context(), `INSERT INTO raw (position, version, type_id, org_id, stream_id, project_id, test_id, region, status, duration_us, ok, data)
-			SELECT nextval('raw_seq'), v, 1, o, r, p, t, g, s, d, k, j FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::int[], $9::boolean[], $10::jsonb[]) AS x (o, r, v, p, t, g, s, d, k, j)`,
+			SELECT nextval('raw_seq'), v, 1, o, r, p, t, g, s, d, k, j FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::int[], $9::boolean[], $10::json[]) AS x (o, r, v, p, t, g, s, d, k, j)`,
 			orgs, runs, versions, projects, tests, regions, statuses, durations, oks, data)
 		require.NoError(b, err)
 	}

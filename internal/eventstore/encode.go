@@ -22,20 +22,23 @@ func ContentHash(st Stream, typ string, schema int, meta, data json.RawMessage) 
 }
 
 // encode marshals a payload into JSON that jsonb can hold. What jsonb cannot hold is U+0000, lone surrogates and
-// numbers beyond its range: with repair they become U+FFFD and null, without it they are a fault.
-func encode(d Data, repair bool) (json.RawMessage, error) {
-	raw, err := json.Marshal(d)
-	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", d.EventType(), err)
+// numbers beyond its range: with repair they become U+FFFD and null, without it they are a fault. same says that raw
+// says what d says, to the letter: it doesn't after a repair, nor where d holds what is no UTF-8.
+func encode(d Data, repair bool) (raw json.RawMessage, same bool, err error) {
+	if raw, err = json.Marshal(d); err != nil {
+		return nil, false, fmt.Errorf("encode %s: %w", d.EventType(), err)
 	}
 	if storable(raw) {
-		return raw, nil
+		return raw, !bytes.Contains(raw, []byte(replacement)), nil
 	}
 	if !repair {
-		return nil, fault.New(fault.Invalid, "request.text_not_storable", "A text holds a NUL character, half a character, or a number is out of range.")
+		return nil, false, fault.New(fault.Invalid, "request.text_not_storable", "A text holds a NUL character, half a character, or a number is out of range.")
 	}
-	return mend(raw), nil
+	return mend(raw), false, nil
 }
+
+// replacement is how json.Marshal and we write what cannot be written.
+const replacement = `\ufffd`
 
 // storable says whether jsonb takes the valid JSON in raw.
 func storable(raw []byte) bool {
@@ -47,7 +50,6 @@ func mend(raw []byte) []byte { return mendInto(make([]byte, 0, len(raw)), raw, f
 // mendInto copies valid JSON, replacing what jsonb refuses. With probe it copies nothing: it returns raw when there is
 // nothing to replace and nil otherwise.
 func mendInto(out, raw []byte, probe bool) []byte {
-	const replacement = `\ufffd`
 	emit := func(b ...byte) {
 		if !probe {
 			out = append(out, b...)

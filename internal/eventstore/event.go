@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -122,6 +123,8 @@ type Event struct {
 	Data        json.RawMessage
 	Stored      Stored // ledger only
 	RunColumns         // runs only
+
+	payload Data // what Data was encoded from, where this process appended it; nil when it was read
 }
 
 // Stored is an event's content as it lies in the log, neither lifted nor opened: what the content hash covers.
@@ -133,8 +136,17 @@ type Stored struct {
 // ID is the event's name outside: unique and the same on every read.
 func (e Event) ID() string { return e.StreamID.String() + "." + strconv.Itoa(e.Version) }
 
-// Decode unmarshals the data into v.
-func (e Event) Decode(v any) error { return json.Unmarshal(e.Data, v) }
+// Decode unmarshals the data into v, a pointer. In the append's own transaction it hands over what was appended, without
+// the way through JSON; v must not be written through then.
+func (e Event) Decode(v any) error {
+	if e.payload != nil {
+		if to := reflect.ValueOf(v).Elem(); to.Type() == reflect.TypeOf(e.payload) {
+			to.Set(reflect.ValueOf(e.payload))
+			return nil
+		}
+	}
+	return json.Unmarshal(e.Data, v)
+}
 
 // Appended says what an append to the ledger did.
 type Appended struct {
@@ -160,4 +172,5 @@ type ReadModel interface {
 type Batch struct {
 	From, To int64
 	Events   []Event
+	Bare     bool // the events of runs are without their data, since nobody wanted it
 }

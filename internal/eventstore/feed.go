@@ -33,7 +33,8 @@ type FeedConfig struct {
 // doubled or forged does no harm.
 type Feed struct {
 	cfg     FeedConfig
-	wake    chan struct{}
+	wake    chan struct{} // somebody waits for the end of the log
+	heard   chan struct{} // the pulse has published
 	mu      sync.Mutex
 	started bool
 	read    time.Time // of the last success
@@ -44,8 +45,9 @@ type Feed struct {
 }
 
 type subscription struct {
-	id int
-	fn func(Batch)
+	id    int
+	fn    func(Batch)
+	wants func() bool // whether fn has a use for the data of runs now
 }
 
 type waiter struct {
@@ -66,18 +68,25 @@ func NewFeed(cfg FeedConfig) *Feed {
 	if cfg.Conn == nil {
 		cfg.Conn = cfg.DB.ConnConfig()
 	}
-	return &Feed{cfg: cfg, wake: make(chan struct{}, 1)}
+	return &Feed{cfg: cfg, wake: make(chan struct{}, 1), heard: make(chan struct{}, 1)}
 }
 
 // Subscribe has fn called with every batch from now on, one after the other and in order, never two at once. fn must be
 // quick: all wait for it. A Position read after Subscribe returned is where fn's batches begin, or earlier than that
-// only by what fn gets. cancel ends it; one last call may still be under way.
+// only by what fn gets. cancel ends it; one last call may still be under way. The events of runs come without their data
+// unless a subscriber of SubscribeData wants it.
 func (f *Feed) Subscribe(fn func(Batch)) (cancel func()) {
+	return f.SubscribeData(fn, func() bool { return false })
+}
+
+// SubscribeData is Subscribe for who needs the data of runs' events, most of what a batch weighs, as long as wants says so.
+// wants is asked before each read, so batches that were read before it changed its mind are Bare. It must be quick.
+func (f *Feed) SubscribeData(fn func(Batch), wants func() bool) (cancel func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.next++
 	id := f.next
-	f.subs = append(f.subs, subscription{id, fn})
+	f.subs = append(f.subs, subscription{id, fn, wants})
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -126,9 +135,11 @@ func (f *Feed) Wait(ctx context.Context, pos int64) error {
 }
 
 // Look has the Feed read on without being told by the database.
-func (f *Feed) Look() {
+func (f *Feed) Look() { signal(f.wake) }
+
+func signal(ch chan struct{}) {
 	select {
-	case f.wake <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }
@@ -147,7 +158,7 @@ func (f *Feed) Run(ctx context.Context) error {
 	wg.Go(func() {
 		// Once it listens, at first and after each reconnect, the Feed reads on from its own position.
 		err := postgres.Listen(ctx, postgres.ListenConfig{
-			Conn: f.cfg.Conn, Channel: Channel, OnUp: func(context.Context) { f.Look() }, OnNotify: func(string) { f.Look() }, Logger: f.cfg.Logger,
+			Conn: f.cfg.Conn, Channel: Channel, OnUp: func(context.Context) { f.Look() }, OnNotify: func(string) { signal(f.heard) }, Logger: f.cfg.Logger,
 		})
 		if ctx.Err() == nil {
 			f.cfg.Logger.ErrorContext(ctx, "the feed stopped listening and only polls", slog.Any("err", err))
@@ -155,8 +166,8 @@ func (f *Feed) Run(ctx context.Context) error {
 	})
 	ticker := time.NewTicker(f.cfg.Poll)
 	defer ticker.Stop()
-	for {
-		if err := f.catchUp(ctx); err != nil && ctx.Err() == nil {
+	for look := true; ; {
+		if err := f.catchUp(ctx, look); err != nil && ctx.Err() == nil {
 			f.cfg.Logger.WarnContext(ctx, "the feed could not read the log", slog.Any("err", err))
 			if !sleep(ctx, f.cfg.Poll) {
 				return nil
@@ -166,7 +177,11 @@ func (f *Feed) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-f.wake:
+			look = true
+		case <-f.heard:
+			look = false
 		case <-ticker.C:
+			look = true
 		}
 	}
 }
@@ -187,10 +202,10 @@ func (f *Feed) begin(ctx context.Context) bool {
 	return true
 }
 
-// catchUp reads from the Feed's own position to the end.
-func (f *Feed) catchUp(ctx context.Context) error {
+// catchUp reads from the Feed's own position to the end, or to what the pulse has published.
+func (f *Feed) catchUp(ctx context.Context, look bool) error {
 	for {
-		b, err := f.cfg.Store.ReadAll(ctx, f.Position(), f.cfg.Limit)
+		b, err := f.cfg.Store.readFeed(ctx, f.Position(), feedQuery{limit: f.cfg.Limit, look: look, bare: !f.wanted()})
 		if err != nil {
 			return err
 		}
@@ -199,6 +214,19 @@ func (f *Feed) catchUp(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// wanted says whether somebody has a use for the data of runs.
+func (f *Feed) wanted() bool {
+	f.mu.Lock()
+	subs := f.subs[:len(f.subs):len(f.subs)]
+	f.mu.Unlock()
+	for _, s := range subs {
+		if s.wants() {
+			return true
+		}
+	}
+	return false
 }
 
 // hand gives a batch to those who had subscribed when the position moved: who subscribes later finds the new position.

@@ -287,3 +287,37 @@ func TestPulse_coalesces(t *testing.T) {
 	require.NoError(t, open.Rollback(ctx))
 	require.Greater(t, pulse(), last)
 }
+
+// The data of runs is most of what the feed weighs, and is read when somebody has a use for it.
+func TestFeed_withoutSomebodyWhoWantsIt_leavesTheDataOfRunsOut(t *testing.T) {
+	t.Parallel()
+	for _, want := range []bool{false, true} {
+		t.Run(strconv.FormatBool(want), func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			feed := eventstore.NewFeed(eventstore.FeedConfig{Store: f.store, DB: f.DB.DB, Poll: slowPoll})
+			var got []eventstore.Batch
+			feed.Subscribe(func(eventstore.Batch) {})
+			feed.SubscribeData(func(b eventstore.Batch) { got = append(got, b) }, func() bool { return want })
+			stop := running(t, feed.Run)
+			waitFor(t, feed, 0)
+			org := newID()
+			in, err := f.appendRuns(t.Context(), eventstore.RunEvent{OrgID: org, RunID: newID(), Version: 1, Data: began{1}, RunColumns: eventstore.RunColumns{Status: "queued"}})
+			require.NoError(t, err)
+			out, err := f.note(t.Context(), org, newID(), 0, "kept")
+			require.NoError(t, err)
+			waitFor(t, feed, out.Position)
+			stop()
+			var events []eventstore.Event
+			for _, b := range got {
+				require.Equal(t, !want, b.Bare)
+				events = append(events, b.Events...)
+			}
+			require.Len(t, events, 2)
+			require.Equal(t, in[0].Position, events[0].Position)
+			require.Equal(t, want, len(events[0].Data) > 0)
+			require.Equal(t, "queued", events[0].Status, "what is routed by is always there")
+			require.NotEmpty(t, events[1].Data)
+		})
+	}
+}

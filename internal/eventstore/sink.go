@@ -313,7 +313,7 @@ func (r *runRows) slice(i, j int) *runRows {
 	return &runRows{
 		orgs: r.orgs[i:j], runs: r.runs[i:j], projects: r.projects[i:j], tests: r.tests[i:j], environments: r.environments[i:j],
 		versions: r.versions[i:j], durations: r.durations[i:j], types: r.types[i:j], schemas: r.schemas[i:j],
-		regions: r.regions[i:j], statuses: r.statuses[i:j], oks: r.oks[i:j], data: r.data[i:j], names: r.names[i:j],
+		regions: r.regions[i:j], statuses: r.statuses[i:j], oks: r.oks[i:j], data: r.data[i:j], names: r.names[i:j], payloads: r.payloads[i:j],
 	}
 }
 

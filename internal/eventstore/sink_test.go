@@ -157,18 +157,25 @@ func TestSink_poison_failsAlone(t *testing.T) {
 func TestSink_bigCall_isSplitIntoStatements(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	s := f.sink(t, func(c *eventstore.SinkConfig) { c.MaxBytes = 10_000 })
+	var inside, outside, statements int // events, seen from the transaction when all are written and from elsewhere
+	s := f.sink(t, func(c *eventstore.SinkConfig) {
+		c.MaxBytes = 10_000
+		c.OnBatch = func(ctx context.Context, tx pgx.Tx, _ []any) error {
+			const count = `SELECT count(*), count(DISTINCT xmin::text) FROM es.run_event` // each statement is a subtransaction
+			return errors.Join(tx.QueryRow(ctx, count).Scan(&inside, &statements), f.System.QueryRow(ctx, count).Scan(&outside, nil))
+		}
+	})
 	org, run := newID(), newID()
 	var events []eventstore.RunEvent
 	for i := range 50 {
 		events = append(events, eventstore.RunEvent{OrgID: org, RunID: run, Version: 100_001 + i, Data: happened{Text: strings.Repeat("x", 1000)}})
 	}
-	in, err := s.Append(t.Context(), events, nil)
+	in, err := s.Append(t.Context(), events, "attached")
 	require.NoError(t, err)
 	require.Len(t, in, 50)
-	var txs int
-	require.NoError(t, f.System.QueryRow(t.Context(), `SELECT count(DISTINCT xmin::text) FROM es.run_event`).Scan(&txs))
-	require.Equal(t, 1, txs)
+	require.Equal(t, 50, inside)
+	require.Zero(t, outside, "one transaction")
+	require.Equal(t, 6, statements)
 }
 
 func TestSink_close_drainsAndRefuses(t *testing.T) {

@@ -252,6 +252,31 @@ func TestAppendRuns_again_storesNothing(t *testing.T) {
 	require.Len(t, f.model.all(), 3)
 }
 
+// What is new in a batch stands before what is there already: it is stored once, and nothing is returned of the insert
+// that came upon the old.
+func TestAppendRuns_halfKnown_returnsWhatIsStored(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	org, run := newID(), newID()
+	_, err := f.appendRuns(t.Context(), eventstore.RunEvent{OrgID: org, RunID: run, Version: eventstore.VersionFinished, Data: ended{"passed"}})
+	require.NoError(t, err)
+	var batch []eventstore.RunEvent
+	for i := range 5 {
+		batch = append(batch, eventstore.RunEvent{OrgID: org, RunID: run, Version: 100_002 + i, Data: happened{Text: "new"}})
+	}
+	in, err := f.appendRuns(t.Context(), append(batch, eventstore.RunEvent{OrgID: org, RunID: run, Version: eventstore.VersionFinished, Data: ended{"failed"}})...)
+	require.NoError(t, err)
+	require.Len(t, in, 5)
+	for i, one := range in {
+		require.Equal(t, 100_002+i, one.Version)
+		e, ok, err := f.store.ReadAt(t.Context(), one.Position)
+		require.NoError(t, err)
+		require.True(t, ok, "what was returned is there")
+		require.Equal(t, one.Version, e.Version)
+	}
+	require.Len(t, f.model.all(), 6)
+}
+
 func TestAppendRuns_startOfAnEndedRun_isLeftOut(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -297,6 +322,11 @@ func TestAppend_ofWhatJSONBRefuses(t *testing.T) {
 		require.JSONEq(t, `{"text":"a\ufffdb \\u0000 \ufffd","raw":{"lone":"\ufffdx","low":"\ufffd","pair":"😀","huge":null,"ok":-1.5e10,"nul":"\ufffd"}}`, string(events[0].Data))
 		return nil
 	}))
+	for _, e := range f.model.all() {
+		var d happened
+		require.NoError(t, e.Decode(&d))
+		require.Equal(t, "a\ufffdb \\u0000 \ufffd", d.Text, "read models write what is stored, not what was given")
+	}
 	_, err = f.note(t.Context(), org, newID(), 0, "a\x00b")
 	require.Equal(t, fault.Invalid, fault.KindOf(err))
 }

@@ -45,7 +45,7 @@ func TestEvents_cannotBeChanged(t *testing.T) {
 	}
 	require.Equal(t, "42501", sqlState(f.tryAPI(ctx, org)("SELECT * FROM "+partition)), "a partition is no way around the wall")
 	require.Equal(t, "42501", sqlState(f.tryAPI(ctx, org)("SELECT es.ensure_partitions()")))
-	require.Equal(t, "42501", sqlState(f.tryAPI(ctx, org)("SELECT * FROM es.read_feed(0, 10)")))
+	require.Equal(t, "42501", sqlState(f.tryAPI(ctx, org)("SELECT * FROM es.read_feed(0, 10, NULL, true, true)")))
 	require.Equal(t, "42501", sqlState(f.tryAPI(ctx, org)("UPDATE es.watermark SET position = 9")))
 	require.Equal(t, "42501", sqlState(f.tryAPI(ctx, org)("INSERT INTO es.event_type VALUES (99, 'x.y', 'L', 1)")))
 }

@@ -64,7 +64,11 @@ func (r *Runner) step(ctx context.Context, f *follower, build int32) (done bool,
 // advance applies the next batch to a locked build, up to a position (0 = the end), and moves its checkpoint. done: there
 // was no more.
 func (r *Runner) advance(ctx context.Context, tx pgx.Tx, f *follower, b projectiondb.EsProjectionBuild, limit int, upTo int64) (n int, done bool, err error) {
-	batch, err := r.cfg.Store.ReadAll(ctx, b.Position, limit, f.Types...)
+	read := r.cfg.Store.ReadPublished
+	if upTo > 0 {
+		read = r.cfg.Store.ReadAll
+	}
+	batch, err := read(ctx, b.Position, limit, f.Types...)
 	if err != nil {
 		return 0, false, err
 	}

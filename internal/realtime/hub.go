@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -30,6 +31,13 @@ type view struct {
 	flushed time.Time
 }
 
+// watched says whether somebody may want to see what happens.
+func (s *Server) watched() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open > 0
+}
+
 // onBatch routes a batch of the feed. The feed calls it with one batch after the other.
 func (s *Server) onBatch(b eventstore.Batch) {
 	s.mu.Lock()
@@ -41,6 +49,10 @@ func (s *Server) onBatch(b eventstore.Batch) {
 		s.skip(b.From)
 	}
 	s.following = true
+	if b.Bare && slices.ContainsFunc(b.Events, func(e eventstore.Event) bool { return e.Lane == eventstore.Runs }) {
+		s.onBare(b)
+		return
+	}
 	var touched []*view
 	for _, e := range b.Events {
 		if e.Position <= s.position {
@@ -68,6 +80,18 @@ func (s *Server) onBatch(b eventstore.Batch) {
 		}
 		s.dirty[v] = struct{}{}
 	}
+	close(s.advanced)
+	s.advanced = make(chan struct{})
+}
+
+// onBare is onBatch for a stretch that was read while nobody watched. Who has come meanwhile reads it from the log.
+func (s *Server) onBare(b eventstore.Batch) {
+	for _, e := range b.Events {
+		if e.Position > s.position {
+			s.wantRecheck(newItem(e, s.cfg.Visibility(e.Type)))
+		}
+	}
+	s.skip(b.To)
 	close(s.advanced)
 	s.advanced = make(chan struct{})
 }

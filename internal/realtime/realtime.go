@@ -37,8 +37,9 @@ const (
 
 // Feed is the part of eventstore.Feed that is needed: every event of all organizations, in order, once it is settled.
 type Feed interface {
-	// Subscribe calls fn with each batch, one after the other, until cancel is called.
-	Subscribe(fn func(eventstore.Batch)) (cancel func())
+	// SubscribeData calls fn with each batch, one after the other, until cancel is called. The data of runs' events is in
+	// it as long as wants says so.
+	SubscribeData(fn func(eventstore.Batch), wants func() bool) (cancel func())
 	// Position is the end of the last batch, 0 before the feed runs.
 	Position() int64
 	// Wait returns when the feed runs and has come to the position, or with ctx's error.
@@ -180,7 +181,7 @@ func New(cfg Config) (*Server, error) {
 	s.strangers, s.signed = s.newMelody(cfg.Limits.FirstFrame), s.newMelody(cfg.Limits.Frame)
 	s.flusher = time.AfterFunc(time.Hour, s.flushDirty)
 	s.flusher.Stop()
-	s.stopFeed = cfg.Feed.Subscribe(s.onBatch)
+	s.stopFeed = cfg.Feed.SubscribeData(s.onBatch, s.watched)
 	return s, nil
 }
 

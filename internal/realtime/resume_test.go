@@ -343,14 +343,14 @@ type holedFeed struct {
 	lost atomic.Int64 // batches to lose; it counts down
 }
 
-func (f *holedFeed) Subscribe(fn func(eventstore.Batch)) func() {
-	return f.Feed.Subscribe(func(b eventstore.Batch) {
+func (f *holedFeed) SubscribeData(fn func(eventstore.Batch), wants func() bool) func() {
+	return f.Feed.SubscribeData(func(b eventstore.Batch) {
 		if f.lost.Load() > 0 {
 			f.lost.Add(-1)
 			return
 		}
 		fn(b)
-	})
+	}, wants)
 }
 
 func TestResume_feedWithAHole_isReadFromTheLog(t *testing.T) {
