@@ -343,9 +343,9 @@ func (s *Sealer) Check(context.Context) error {
 	st := s.Stats()
 	switch {
 	case st.Damaged > 0:
-		return fault.New(fault.Unavailable, "seals_damaged", "The sealed audit log of %d organizations was changed; testflow doctor says where.", st.Damaged)
+		return fault.New(fault.Unavailable, "audit.seals_damaged", "The sealed audit log of %d organizations was changed; testflow doctor says where.", st.Damaged)
 	case s.Lag() > sealBehind:
-		return fault.New(fault.Unavailable, "seals_behind", "Events wait %s for their seal: %s", s.Lag().Round(time.Second), st.LastError)
+		return fault.New(fault.Unavailable, "audit.seals_behind", "Events wait %s for their seal: %s", s.Lag().Round(time.Second), st.LastError)
 	}
 	return nil
 }

@@ -17,6 +17,9 @@ import (
 	"github.com/testflow/testflow/internal/seal"
 )
 
+// Hash is a SHA-256 whose text is base64.
+type Hash = seal.Hash
+
 // Seal is a signed head as the API shows it.
 type Seal struct {
 	seal.Head
@@ -120,7 +123,7 @@ func prove(ctx context.Context, tx pgx.Tx, orgID uuid.UUID, position int64) (p E
 	err = tx.QueryRow(ctx, `SELECT position, version, recorded_at, content_hash FROM es.ledger_event WHERE org_id = $1 AND position = $2`, orgID, position).
 		Scan(&p.Position, &p.Version, &p.RecordedAt, &content)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return p, fault.New(fault.NotFound, "audit.event_not_found", "There is no event at position %d of the audit log.", position)
+		return p, fault.New(fault.NotFound, "audit.event_not_found", "There is no such event in the audit log.")
 	}
 	if err != nil {
 		return p, err

@@ -130,6 +130,8 @@ func (w *world) fillTables(th things) {
 	made := w.do(call{method: "POST", path: "/api/projects", as: "admin-a", body: `{"name":"kept answer"}`, header: map[string]string{"Idempotency-Key": "k"}})
 	require.Equal(w.t, 201, made.status, made.text)
 	main, analytics := superuser(w.t, w.base.db.URL), superuser(w.t, w.base.db.AnalyticsURL)
+	_, err := main.Exec(w.t.Context(), `INSERT INTO es.sealed_node (org_id, level, n, hash) VALUES ($1, 8, 0, sha256('256 events'))`, th["organizations"])
+	require.NoError(w.t, err)
 	for conn, tables := range map[*pgx.Conn][]string{main: tablesOf(w.t, main), analytics: tablesOf(w.t, analytics)} {
 		for _, table := range tables {
 			w.fabricate(conn, table, th)

@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -49,6 +50,13 @@ var makers = []struct {
 		require.Equal(w.t, 201, made.status, made.text)
 		return made.id()
 	}},
+	{"events", func(w *world, who string, _ things) string { // of the audit log, by position, and a seal over them
+		require.NoError(w.t, w.base.sealer.Pass(w.t.Context()))
+		list := w.do(call{method: "GET", path: "/api/audit/events?limit=1", as: who})
+		require.Equal(w.t, 200, list.status, list.text)
+		newest, _ := list.json["items"].([]any)[0].(map[string]any)
+		return fmt.Sprintf("%.0f", newest["position"])
+	}},
 	{"steps", func(*world, string, things) string { return "0" }},
 }
 
@@ -66,6 +74,7 @@ func (w *world) things(who string) things {
 // nowhere are things of the same organization that aren't there.
 func (th things) nowhere() things {
 	out := maps.Clone(th)
+	out["events"] = "900000000000"
 	for collection, id := range out {
 		if collection != "organizations" && uuid.Validate(id) == nil {
 			out[collection] = newID().String()

@@ -97,6 +97,7 @@ type base struct {
 	log     *slog.Logger
 
 	runner *projection.Runner
+	sealer *audit.Sealer
 }
 
 func newWorld(t *testing.T) *world {
@@ -139,6 +140,9 @@ func newWorld(t *testing.T) *world {
 	}
 	orgs := &org.Service{DB: db.DB, Store: store, Accounts: accounts, Policy: org.Open, NewID: newID, Log: log}
 	audits := &audit.Service{DB: db.DB, Store: store, Open: opener(persons), Check: orgs.Check, Now: time.Now, NewID: newID, Log: log}
+	audits.Evidence = audit.Seals
+	keys := &audit.SealingKeys{DB: db.DB, Master: master, Now: time.Now}
+	w.base.sealer = audit.NewSealer(audit.SealerConfig{DB: db.DB, Keys: keys, Now: time.Now, Log: log})
 	w.deps = httpapi.Deps{
 		Orgs:        orgs,
 		Projects:    &project.Service{DB: db.DB, Store: store, NewID: newID, Log: log},

@@ -832,6 +832,26 @@ type AuditEventList struct {
 	NextCursor *NextCursor `json:"nextCursor,omitempty"`
 }
 
+// AuditProof defines model for AuditProof.
+type AuditProof struct {
+	// ContentHash SHA-256 (hex) over the RFC 8785 JSON of what was stored.
+	ContentHash string       `json:"contentHash"`
+	Hashes      []Hash       `json:"hashes"`
+	Keys        []SealingKey `json:"keys"`
+
+	// Leaf Index of the event in the tree, from 0.
+	Leaf int64 `json:"leaf"`
+
+	// LeafHash A SHA-256 in base64.
+	LeafHash Hash  `json:"leafHash"`
+	Position int64 `json:"position"`
+
+	// RecordedAtMicros Microseconds since 1970.
+	RecordedAtMicros int64 `json:"recordedAtMicros"`
+	Seal             Seal  `json:"seal"`
+	Version          int   `json:"version"`
+}
+
 // CaptureRule defines model for CaptureRule.
 type CaptureRule struct {
 	Name     string  `json:"name"`
@@ -841,6 +861,19 @@ type CaptureRule struct {
 
 // Captured defines model for Captured.
 type Captured = run.Capture
+
+// ConsistencyProof defines model for ConsistencyProof.
+type ConsistencyProof struct {
+	From int64 `json:"from"`
+
+	// FromRoot A SHA-256 in base64.
+	FromRoot Hash   `json:"fromRoot"`
+	Hashes   []Hash `json:"hashes"`
+	To       int64  `json:"to"`
+
+	// ToRoot A SHA-256 in base64.
+	ToRoot Hash `json:"toRoot"`
+}
 
 // Credentials defines model for Credentials.
 type Credentials struct {
@@ -972,6 +1005,9 @@ type FieldError struct {
 
 // FollowedRedirect defines model for FollowedRedirect.
 type FollowedRedirect = run.Redirect
+
+// Hash A SHA-256 in base64.
+type Hash = string
 
 // HeaderLine defines model for HeaderLine.
 type HeaderLine = run.Header
@@ -1402,6 +1438,53 @@ type RunTrigger string
 // Runs defines model for Runs.
 type Runs struct {
 	Runs []Run `json:"runs"`
+}
+
+// Seal defines model for Seal.
+type Seal struct {
+	// Note As it was signed; all the other fields stand in it.
+	Note string `json:"note"`
+
+	// Number From 1, without gaps.
+	Number int64 `json:"number"`
+
+	// Position Of the last of them.
+	Position int64 `json:"position"`
+
+	// Root A SHA-256 in base64.
+	Root Hash `json:"root"`
+
+	// SealedAt RFC 3339 in UTC with milliseconds.
+	SealedAt Timestamp `json:"sealedAt"`
+
+	// Size Events that it covers.
+	Size int64 `json:"size"`
+}
+
+// SealList defines model for SealList.
+type SealList struct {
+	Items []Seal       `json:"items"`
+	Keys  []SealingKey `json:"keys"`
+
+	// NextCursor Absent on the last page.
+	NextCursor *NextCursor `json:"nextCursor,omitempty"`
+}
+
+// SealingKey defines model for SealingKey.
+type SealingKey struct {
+	// CreatedAt RFC 3339 in UTC with milliseconds.
+	CreatedAt   Timestamp `json:"createdAt"`
+	Fingerprint string    `json:"fingerprint"`
+	Number      int       `json:"number"`
+
+	// PublicKey Ed25519, as golang.org/x/mod/sumdb/note writes it.
+	PublicKey string `json:"publicKey"`
+
+	// RetiredAt RFC 3339 in UTC with milliseconds.
+	RetiredAt *Timestamp `json:"retiredAt,omitempty"`
+
+	// Statement Signed by this key and by the one before it.
+	Statement string `json:"statement"`
 }
 
 // SentRequest defines model for SentRequest.
@@ -1968,6 +2051,12 @@ type ListAuditEventsParams struct {
 	XMinPosition *MinPositionHeader `json:"X-Min-Position,omitempty"`
 }
 
+// ProveAuditEventParams defines parameters for ProveAuditEvent.
+type ProveAuditEventParams struct {
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
 // ExportAuditParams defines parameters for ExportAudit.
 type ExportAuditParams struct {
 	// Format Without it, `Accept` decides; without that, ndjson.
@@ -2009,6 +2098,30 @@ type ExportAuditParams struct {
 
 // ExportAuditParamsFormat defines parameters for ExportAudit.
 type ExportAuditParamsFormat string
+
+// ListSealsParams defines parameters for ListSeals.
+type ListSealsParams struct {
+	// Limit How many at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `nextCursor` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// ProveConsistencyParams defines parameters for ProveConsistency.
+type ProveConsistencyParams struct {
+	// From Events of the earlier history.
+	From int64 `form:"from" json:"from"`
+
+	// To Events of the later one; without it, all that is sealed.
+	To *int64 `form:"to,omitempty" json:"to,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
 
 // GetMeParams defines parameters for GetMe.
 type GetMeParams struct {
@@ -2674,9 +2787,18 @@ type ServerInterface interface {
 	// ListAuditEvents The organization's changes
 	// (GET /api/audit/events)
 	ListAuditEvents(ctx echo.Context, params ListAuditEventsParams) error
+	// ProveAuditEvent Proof that an event is in the sealed history
+	// (GET /api/audit/events/{position}/proof)
+	ProveAuditEvent(ctx echo.Context, position int64, params ProveAuditEventParams) error
 	// ExportAudit The organization's changes as a file
 	// (GET /api/audit/export)
 	ExportAudit(ctx echo.Context, params ExportAuditParams) error
+	// ListSeals The organization's seals, and the keys that signed them
+	// (GET /api/audit/seals)
+	ListSeals(ctx echo.Context, params ListSealsParams) error
+	// ProveConsistency Proof that an earlier history is the beginning of a later one
+	// (GET /api/audit/seals/consistency)
+	ProveConsistency(ctx echo.Context, params ProveConsistencyParams) error
 	// Login Sign in
 	// (POST /api/auth/login)
 	Login(ctx echo.Context) error
@@ -3649,6 +3771,42 @@ func (w *ServerInterfaceWrapper) ListAuditEvents(ctx echo.Context) error {
 	return err
 }
 
+// ProveAuditEvent converts echo context to params.
+func (w *ServerInterfaceWrapper) ProveAuditEvent(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "position" -------------
+	var position int64
+
+	err = runtime.BindStyledParameterWithOptions("simple", "position", ctx.Param("position"), &position, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter position: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ProveAuditEventParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ProveAuditEvent(ctx, position, params)
+	return err
+}
+
 // ExportAudit converts echo context to params.
 func (w *ServerInterfaceWrapper) ExportAudit(ctx echo.Context) error {
 	var err error
@@ -3759,6 +3917,90 @@ func (w *ServerInterfaceWrapper) ExportAudit(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ExportAudit(ctx, params)
+	return err
+}
+
+// ListSeals converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSeals(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSealsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSeals(ctx, params)
+	return err
+}
+
+// ProveConsistency converts echo context to params.
+func (w *ServerInterfaceWrapper) ProveConsistency(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ProveConsistencyParams
+	// ------------- Required query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ProveConsistency(ctx, params)
 	return err
 }
 
@@ -6255,7 +6497,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/api/api-keys/:id/rotate", wrapper.RotateApiKey, options.OperationMiddlewares["rotateApiKey"]...)
 	router.GET(options.BaseURL+"/api/api-keys/:id/usage", wrapper.GetApiKeyUsage, options.OperationMiddlewares["getApiKeyUsage"]...)
 	router.GET(options.BaseURL+"/api/audit/events", wrapper.ListAuditEvents, options.OperationMiddlewares["listAuditEvents"]...)
+	router.GET(options.BaseURL+"/api/audit/events/:position/proof", wrapper.ProveAuditEvent, options.OperationMiddlewares["proveAuditEvent"]...)
 	router.GET(options.BaseURL+"/api/audit/export", wrapper.ExportAudit, options.OperationMiddlewares["exportAudit"]...)
+	router.GET(options.BaseURL+"/api/audit/seals", wrapper.ListSeals, options.OperationMiddlewares["listSeals"]...)
+	router.GET(options.BaseURL+"/api/audit/seals/consistency", wrapper.ProveConsistency, options.OperationMiddlewares["proveConsistency"]...)
 	router.POST(options.BaseURL+"/api/auth/login", wrapper.Login, options.OperationMiddlewares["login"]...)
 	router.POST(options.BaseURL+"/api/auth/logout", wrapper.Logout, options.OperationMiddlewares["logout"]...)
 	router.GET(options.BaseURL+"/api/auth/me", wrapper.GetMe, options.OperationMiddlewares["getMe"]...)
@@ -6653,6 +6898,29 @@ func (response ListAuditEvents200JSONResponse) VisitListAuditEventsResponse(w ht
 	return err
 }
 
+type ProveAuditEventRequestObject struct {
+	Position int64 `json:"position"`
+	Params   ProveAuditEventParams
+}
+
+type ProveAuditEventResponseObject interface {
+	VisitProveAuditEventResponse(w http.ResponseWriter) error
+}
+
+type ProveAuditEvent200JSONResponse AuditProof
+
+func (response ProveAuditEvent200JSONResponse) VisitProveAuditEventResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ExportAuditRequestObject struct {
 	Params ExportAuditParams
 }
@@ -6747,6 +7015,60 @@ func (response ExportAudit200TextcsvResponse) VisitExportAuditResponse(w http.Re
 		defer closer.Close()
 	}
 	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type ListSealsRequestObject struct {
+	Params ListSealsParams
+}
+
+type ListSealsResponseObject interface {
+	VisitListSealsResponse(w http.ResponseWriter) error
+}
+
+type ListSeals200ResponseHeaders struct {
+	Link *string
+}
+
+type ListSeals200JSONResponse struct {
+	Body    SealList
+	Headers ListSeals200ResponseHeaders
+}
+
+func (response ListSeals200JSONResponse) VisitListSealsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ProveConsistencyRequestObject struct {
+	Params ProveConsistencyParams
+}
+
+type ProveConsistencyResponseObject interface {
+	VisitProveConsistencyResponse(w http.ResponseWriter) error
+}
+
+type ProveConsistency200JSONResponse ConsistencyProof
+
+func (response ProveConsistency200JSONResponse) VisitProveConsistencyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
 	return err
 }
 
@@ -8426,9 +8748,18 @@ type StrictServerInterface interface {
 	// ListAuditEvents The organization's changes
 	// (GET /api/audit/events)
 	ListAuditEvents(ctx context.Context, request ListAuditEventsRequestObject) (ListAuditEventsResponseObject, error)
+	// ProveAuditEvent Proof that an event is in the sealed history
+	// (GET /api/audit/events/{position}/proof)
+	ProveAuditEvent(ctx context.Context, request ProveAuditEventRequestObject) (ProveAuditEventResponseObject, error)
 	// ExportAudit The organization's changes as a file
 	// (GET /api/audit/export)
 	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
+	// ListSeals The organization's seals, and the keys that signed them
+	// (GET /api/audit/seals)
+	ListSeals(ctx context.Context, request ListSealsRequestObject) (ListSealsResponseObject, error)
+	// ProveConsistency Proof that an earlier history is the beginning of a later one
+	// (GET /api/audit/seals/consistency)
+	ProveConsistency(ctx context.Context, request ProveConsistencyRequestObject) (ProveConsistencyResponseObject, error)
 	// Login Sign in
 	// (POST /api/auth/login)
 	Login(ctx context.Context, request LoginRequestObject) (LoginResponseObject, error)
@@ -8945,6 +9276,32 @@ func (sh *strictHandler) ListAuditEvents(ctx echo.Context, params ListAuditEvent
 	return nil
 }
 
+// ProveAuditEvent operation middleware
+func (sh *strictHandler) ProveAuditEvent(ctx echo.Context, position int64, params ProveAuditEventParams) error {
+	var request ProveAuditEventRequestObject
+
+	request.Position = position
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ProveAuditEvent(ctx.Request().Context(), request.(ProveAuditEventRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ProveAuditEvent")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ProveAuditEventResponseObject); ok {
+		return validResponse.VisitProveAuditEventResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ExportAudit operation middleware
 func (sh *strictHandler) ExportAudit(ctx echo.Context, params ExportAuditParams) error {
 	var request ExportAuditRequestObject
@@ -8964,6 +9321,56 @@ func (sh *strictHandler) ExportAudit(ctx echo.Context, params ExportAuditParams)
 		return err
 	} else if validResponse, ok := response.(ExportAuditResponseObject); ok {
 		return validResponse.VisitExportAuditResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSeals operation middleware
+func (sh *strictHandler) ListSeals(ctx echo.Context, params ListSealsParams) error {
+	var request ListSealsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSeals(ctx.Request().Context(), request.(ListSealsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSeals")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSealsResponseObject); ok {
+		return validResponse.VisitListSealsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ProveConsistency operation middleware
+func (sh *strictHandler) ProveConsistency(ctx echo.Context, params ProveConsistencyParams) error {
+	var request ProveConsistencyRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ProveConsistency(ctx.Request().Context(), request.(ProveConsistencyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ProveConsistency")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ProveConsistencyResponseObject); ok {
+		return validResponse.VisitProveConsistencyResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
