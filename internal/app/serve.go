@@ -48,7 +48,7 @@ func (s *serveCommand) Run(ctx context.Context, t terminal) error {
 	if err := p.startLeader(ctx, proc); err != nil {
 		return errors.Join(err, proc.stopAll(ctx))
 	}
-	log.InfoContext(ctx, "serving", slog.String("url", p.url(listener)), slog.String("version", version()))
+	log.InfoContext(ctx, "serving", slog.String("url", p.url(listener)), slog.String("address", listener.Addr().String()), slog.String("version", version()))
 	return proc.wait(ctx)
 }
 

@@ -62,7 +62,7 @@ func (s *served) dial() net.Conn {
 	conn, err := net.Dial("tcp", s.address)
 	require.NoError(s.t, err)
 	s.t.Cleanup(func() { _ = conn.Close() }) // the server may have closed it
-	require.NoError(s.t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(s.t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	return conn
 }
 
@@ -367,6 +367,7 @@ func TestProxyHeaders_areBelievedFromProxiesAlone(t *testing.T) {
 		{"the proxy says so", behind, proxy, map[string]string{"X-Forwarded-For": "198.51.100.5"}, "198.51.100.5"},
 		{"the client spoofed in front of it", behind, proxy, map[string]string{"X-Forwarded-For": "192.0.2.99, 198.51.100.6"}, "198.51.100.6"},
 		{"two proxies", behind, proxy, map[string]string{"X-Forwarded-For": "192.0.2.99, 198.51.100.7, " + inner}, "198.51.100.7"},
+		{"a private address that is no proxy", behind, proxy, map[string]string{"X-Forwarded-For": "198.51.100.20, 192.168.1.5"}, "192.168.1.5"},
 		{"IPv6", behind, proxy, map[string]string{"X-Forwarded-For": "2001:db8::7"}, "2001:db8::7"},
 		{"garbage", behind, proxy, map[string]string{"X-Forwarded-For": "198.51.100.8, not-an-address"}, proxy},
 		{"garbage with a line end", behind, proxy, map[string]string{"X-Forwarded-For": "198.51.100.9\r\nX: y"}, proxy},

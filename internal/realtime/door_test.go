@@ -48,6 +48,39 @@ func TestDoor_handshake(t *testing.T) {
 	require.Equal(t, 400, resp.StatusCode, "not a WebSocket")
 }
 
+// A page's owner decides where its name leads, so a name in Host that is the page's own is no proof that the page is ours
+// (DNS rebinding): an address and localhost are, and what the operator named.
+func TestDoor_aNameInHostProvesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *realtime.Config) { c.Origins = []string{"https://testflow.example.com"} })
+	for _, tc := range []struct {
+		host, origin string
+		want         int
+	}{
+		{"rebound.evil.example", "http://rebound.evil.example", 403},
+		{"rebound.evil.example:3000", "http://rebound.evil.example:3000", 403},
+		{"localhost.evil.example", "http://localhost.evil.example", 403},
+		{"127.0.0.1.evil.example", "http://127.0.0.1.evil.example", 403},
+		{"127.0.0.1:3000", "http://127.0.0.1:3000", 101},
+		{"localhost:3000", "http://localhost:3000", 101},
+		{"[::1]:3000", "http://[::1]:3000", 101},
+		{"127.0.0.1:3000", "http://127.0.0.1:4000", 403},
+		{"testflow.example.com", "https://testflow.example.com", 101},
+		{"testflow.example.com", "http://testflow.example.com", 403},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.http.URL+"/api/live", nil)
+		require.NoError(t, err)
+		r.Host = tc.host
+		for name, value := range map[string]string{"Origin": tc.origin, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-Websocket-Version": "13", "Sec-Websocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg=="} {
+			r.Header.Set(name, value)
+		}
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, tc.want, resp.StatusCode, "%s at %s", tc.origin, tc.host)
+	}
+}
+
 func TestDoor_signsIn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -1,0 +1,73 @@
+package app_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/coder/websocket/wsjson"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestOrigins_ofTheLiveStream: the pages of the public address and of the allow-list open it, those of others get a problem
+// document, and a guessed token costs the same as at the API.
+func TestOrigins_ofTheLiveStream(t *testing.T) {
+	t.Parallel()
+	in := serving(t, "TESTFLOW_PUBLIC_URL=https://testflow.example.com", "TESTFLOW_ALLOWED_ORIGINS=https://status.example.com", "RATE_LIMIT_MAX_REQUESTS=3")
+	server := in.serve()
+	u := &user{t: t, url: func() string { return server.url }}
+	server.url = "http://127.0.0.1:" + portOf(t, server.errs.String())
+	dial := func(origin string) (*websocket.Conn, *http.Response, error) {
+		header := http.Header{}
+		if origin != "" {
+			header.Set("Origin", origin)
+		}
+		return websocket.Dial(t.Context(), server.url+"/api/live", &websocket.DialOptions{HTTPHeader: header})
+	}
+	for origin, want := range map[string]int{
+		"": 101, "https://testflow.example.com": 101, "https://status.example.com": 101, server.url: 101,
+		"https://evil.example": 403, "https://testflow.example.com.evil.example": 403, "null": 403, "http://testflow.example.com": 403,
+	} {
+		conn, resp, err := dial(origin)
+		if want == http.StatusSwitchingProtocols {
+			require.NoError(t, err, origin)
+			require.NoError(t, conn.CloseNow(), origin)
+			continue
+		}
+		require.Error(t, err, origin)
+		assert.Equal(t, want, resp.StatusCode, origin)
+		assert.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"), origin)
+	}
+	for _, want := range []websocket.StatusCode{4401, 4401, 4401, 4429, 4429} {
+		conn, _, err := dial("")
+		require.NoError(t, err)
+		require.NoError(t, wsjson.Write(t.Context(), conn, map[string]string{"type": "auth", "token": "a guess"}))
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		_, _, err = conn.Read(ctx)
+		for err == nil {
+			_, _, err = conn.Read(ctx)
+		}
+		cancel()
+		assert.Equal(t, want, websocket.CloseStatus(err))
+	}
+	a, err := u.do(t.Context(), "GET", "/api/projects", nil, "Authorization", "Bearer guess")
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusTooManyRequests, a.status, "one limit for both doors")
+	a, err = u.do(t.Context(), "GET", "/livez", nil)
+	require.NoError(t, err)
+	assert.Equal(t, "max-age=31536000", a.header.Get("Strict-Transport-Security"))
+}
+
+// portOf reads from a log where serve listens, when the public address isn't that.
+func portOf(t *testing.T, log string) string {
+	t.Helper()
+	_, rest, _ := strings.Cut(log, `"msg":"serving"`)
+	_, rest, found := strings.Cut(rest, `"address":"`)
+	require.True(t, found, log)
+	address, _, _ := strings.Cut(rest, `"`)
+	return address[strings.LastIndexByte(address, ':')+1:]
+}
