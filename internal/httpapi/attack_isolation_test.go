@@ -35,19 +35,19 @@ func TestAttack_foreignIds_inEveryPath(t *testing.T) {
 	before := w.rowsOf(a)
 	gone := b.nowhere()
 	gone["organizations"] = newID().String()
+	key := w.keyOf("admin-b")
 	tried := 0
 	walk(func(method, template string, op *openapi3.Operation) {
 		if !strings.Contains(template, "{") {
 			return
 		}
-		for _, role := range roles() {
+		for _, who := range append(people("b"), key) {
 			tried++
-			who := string(role) + "-b"
 			name := who + ": " + method + " " + template
 			c := call{method: method, path: a.fill(t, template), as: who, body: exampleOf(t, op, b)}
 			got := w.do(c)
 			assert.Contains(t, []int{403, 404}, got.status, "%s: %s", name, got.text)
-			if role == "admin" {
+			if who == "admin-b" {
 				assert.Equal(t, 404, got.status, "%s: %s", name, got.text)
 			}
 			w.leaksNothing(a, got, name)
@@ -75,6 +75,24 @@ func TestAttack_foreignIds_inEveryPath(t *testing.T) {
 	})
 	require.Greater(t, tried, 50)
 	assert.Equal(t, before, w.rowsOf(a), "something of the other organization changed")
+}
+
+// people are one of each role of an organization.
+func people(org string) (names []string) {
+	for _, role := range roles() {
+		names = append(names, string(role)+"-"+org)
+	}
+	return names
+}
+
+// keyOf makes an API key that may all that who may, and returns its secret.
+func (w *world) keyOf(who string) string {
+	w.t.Helper()
+	made := w.do(call{method: "POST", path: "/api/api-keys", as: who, body: `{"name":"all","scopes":["admin"]}`})
+	require.Equal(w.t, 201, made.status, made.text)
+	secret, _ := made.json["key"].(string)
+	require.NotEmpty(w.t, secret, made.text)
+	return secret
 }
 
 // TestAttack_foreignIds_inEveryBodyAndQuery: an id of another organization in a body is as good as none, and in a filter
