@@ -19,6 +19,7 @@ import (
 // Server are the flags of every command that talks to a server.
 type Server struct {
 	URL          string `help:"Server to talk to." env:"TESTFLOW_URL" default:"http://127.0.0.1:3000" placeholder:"URL"`
+	APIKey       string `help:"API key to sign in with; better set TESTFLOW_API_KEY." name:"api-key" env:"TESTFLOW_API_KEY" hidden:""`
 	Token        string `help:"Access token to sign in with." env:"TESTFLOW_TOKEN" placeholder:"TOKEN"`
 	Email        string `help:"E-mail address to sign in with; the password is taken from TESTFLOW_PASSWORD." env:"TESTFLOW_EMAIL" placeholder:"ADDRESS"`
 	Password     string `help:"Password for --email; better set TESTFLOW_PASSWORD." env:"TESTFLOW_PASSWORD" hidden:""`
@@ -98,6 +99,8 @@ func (s Server) signIn(ctx context.Context, env Env) (*session, error) {
 	}
 	c.flags = s
 	switch {
+	case s.APIKey != "":
+		c.access = s.APIKey // as good as an access token wherever one goes
 	case s.Token != "":
 		c.access = s.Token
 	case s.Email != "" && s.Password != "":
@@ -105,17 +108,17 @@ func (s Server) signIn(ctx context.Context, env Env) (*session, error) {
 	case s.Email != "":
 		return nil, usage("set TESTFLOW_PASSWORD for %s", s.Email)
 	default:
-		return nil, usage("sign in with --email (TESTFLOW_EMAIL) and TESTFLOW_PASSWORD, or with an access token: --token (TESTFLOW_TOKEN)")
+		return nil, usage("sign in with --email (TESTFLOW_EMAIL) and TESTFLOW_PASSWORD, or with an API key (TESTFLOW_API_KEY), or with an access token: --token (TESTFLOW_TOKEN)")
 	}
 	return c, nil
 }
 
 // fromFiles reads the secrets that are not set from the files that …_FILE variables name.
 func (s *Server) fromFiles(env Env) error {
-	if env.Getenv == nil || s.Token != "" || (s.Email != "" && s.Password != "") {
+	if env.Getenv == nil || s.APIKey != "" || s.Token != "" || (s.Email != "" && s.Password != "") {
 		return nil
 	}
-	for name, to := range map[string]*string{"TESTFLOW_TOKEN": &s.Token, "TESTFLOW_PASSWORD": &s.Password} {
+	for name, to := range map[string]*string{"TESTFLOW_API_KEY": &s.APIKey, "TESTFLOW_TOKEN": &s.Token, "TESTFLOW_PASSWORD": &s.Password} {
 		path := env.Getenv(name + "_FILE")
 		if path == "" {
 			continue

@@ -107,6 +107,7 @@ type Worker struct {
 // Client is how the command line reaches a server.
 type Client struct {
 	URL      string `env:"TESTFLOW_URL" default:"http://127.0.0.1:3000" doc:"Server that commands such as watch talk to."`
+	APIKey   string `env:"TESTFLOW_API_KEY" secret:"true" doc:"API key that commands sign in with."`
 	Token    string `env:"TESTFLOW_TOKEN" secret:"true" doc:"Access token that commands sign in with."`
 	Email    string `env:"TESTFLOW_EMAIL" doc:"E-mail address that commands sign in with, together with TESTFLOW_PASSWORD."`
 	Password string `env:"TESTFLOW_PASSWORD" secret:"true" doc:"Password for TESTFLOW_EMAIL."`
