@@ -3,6 +3,7 @@ package auth
 import (
 	"bytes"
 	"errors"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -159,4 +160,19 @@ func TestKeyID(t *testing.T) {
 	id := uuid.New()
 	require.Equal(t, id, Principal{Kind: APIKey, AccountID: id}.KeyID())
 	require.Equal(t, uuid.Nil, Principal{Kind: User, AccountID: id}.KeyID())
+}
+
+// TestSameKeyHash_takesTheSameTime reads the code, since a clock can't be trusted to see nanoseconds: the comparison is the
+// one of crypto/subtle, and it is the only one of key hashes.
+func TestSameKeyHash_takesTheSameTime(t *testing.T) {
+	t.Parallel()
+	for file, holds := range map[string]bool{"apikey.go": true, "../org/apikey_auth.go": false, "../org/apikey_service.go": false} {
+		source, err := os.ReadFile(file)
+		require.NoError(t, err)
+		text := string(source)
+		require.Equal(t, holds, strings.Contains(text, "{ return subtle.ConstantTimeCompare(a, b) == 1 }"), file)
+		for _, early := range []string{"bytes.Equal", "bytes.Compare", "slices.Equal(k.", "reflect.DeepEqual", "string(k.Hash", "string(hash)"} {
+			require.NotContains(t, text, early, "%s: a comparison that stops early", file)
+		}
+	}
 }
