@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -13,4 +14,14 @@ func TestPermissions_docsSayTheSame(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/permissions.md")
 	require.NoError(t, err)
 	require.Contains(t, string(docs), Markdown(), "put what auth.Markdown() returns into docs/permissions.md")
+}
+
+// TestKeyPattern_docsSayTheSame holds what people paste into their scanners to what keys look like.
+func TestKeyPattern_docsSayTheSame(t *testing.T) {
+	t.Parallel()
+	docs, err := os.ReadFile("../../docs/api-keys.md")
+	require.NoError(t, err)
+	require.Contains(t, string(docs), "\n"+KeyPattern+"\n")
+	require.Contains(t, string(docs), "regex = '''"+KeyPattern+"'''")
+	require.Contains(t, string(docs), fmt.Sprintf("a key has %d characters", keyLength))
 }

@@ -127,9 +127,9 @@ func TestApiKeyUsage_days(t *testing.T) {
 	}
 }
 
-// TestApiKeyScopes_eachByEachOperation tries every operation with a key of each single scope, and with one that has all but
+// TestAttack_keyScopesByOperations tries every operation with a key of each single scope, and with one that has all but
 // the right one: nothing opens but what the document says.
-func TestApiKeyScopes_eachByEachOperation(t *testing.T) {
+func TestAttack_keyScopesByOperations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	th := w.things("admin-a")
@@ -178,8 +178,8 @@ func TestApiKeyScopes_eachByEachOperation(t *testing.T) {
 	})
 }
 
-// TestApiKeys_ofAnotherOrganization: a key opens its own organization alone, whatever header it comes with.
-func TestApiKeys_ofAnotherOrganization(t *testing.T) {
+// TestAttack_keyOfAnotherOrganization: a key opens its own organization alone, whatever header it comes with.
+func TestAttack_keyOfAnotherOrganization(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	th := w.things("admin-a")
@@ -203,7 +203,7 @@ func TestApiKeys_ofAnotherOrganization(t *testing.T) {
 	})
 }
 
-func TestApiKeys_credentials(t *testing.T) {
+func TestAttack_keyCredentials(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id, key := w.key("admin-a", `["read"]`, "")
@@ -259,8 +259,8 @@ func flip(s string) string {
 	return s[:len(s)-1] + last
 }
 
-// TestApiKeys_allowedAddressesAreTheConnections: what a client says of its address counts for nothing.
-func TestApiKeys_allowedAddressesAreTheConnections(t *testing.T) {
+// TestAttack_keyWithSpoofedAddress: what a client says of its address counts for nothing.
+func TestAttack_keyWithSpoofedAddress(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, far := w.key("admin-a", `["read"]`, `,"allowedAddresses":["203.0.113.0/24"]`)
@@ -280,7 +280,7 @@ func TestApiKeys_allowedAddressesAreTheConnections(t *testing.T) {
 	require.Len(t, items, 2)
 }
 
-func TestApiKeys_massAssignment(t *testing.T) {
+func TestAttack_keyMassAssignment(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id, _ := w.key("admin-a", `["read"]`, "")
@@ -305,8 +305,8 @@ func TestApiKeys_massAssignment(t *testing.T) {
 	assert.InDelta(t, 1, got.json["version"], 0, "nothing of it happened")
 }
 
-// TestApiKeys_noKeyMakesAStrongerOne is what somebody with a stolen key of a CI tries first.
-func TestApiKeys_noKeyMakesAStrongerOne(t *testing.T) {
+// TestAttack_keyMakesAStrongerOne is what somebody with a stolen key of a CI tries first.
+func TestAttack_keyMakesAStrongerOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	strong, _ := w.key("admin-a", `["admin"]`, "")
@@ -337,8 +337,8 @@ func TestApiKeys_noKeyMakesAStrongerOne(t *testing.T) {
 	assert.Equal(t, 403, got.status, got.text)
 }
 
-// TestApiKeys_theSecretIsShownOnce: never in a later answer, an event, an export, the log or the memory of an answer.
-func TestApiKeys_theSecretIsShownOnce(t *testing.T) {
+// TestAttack_keySecretIsSoughtEverywhere: never in a later answer, an event, an export, the log or the memory of an answer.
+func TestAttack_keySecretIsSoughtEverywhere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var secrets []string
@@ -393,8 +393,8 @@ func TestApiKeys_theSecretIsShownOnce(t *testing.T) {
 	assert.Equal(t, 2, sealed)
 }
 
-// TestApiKeys_behindAProxy: only a trusted one tells whence a request comes, and only the last hop that it saw.
-func TestApiKeys_behindAProxy(t *testing.T) {
+// TestAttack_keyBehindAProxy: only a trusted one tells whence a request comes, and only the last hop that it saw.
+func TestAttack_keyBehindAProxy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, far := w.key("admin-a", `["read"]`, `,"allowedAddresses":["203.0.113.0/24"]`)
