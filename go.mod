@@ -52,7 +52,11 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
-require github.com/oapi-codegen/nullable v1.2.0 // indirect
+require (
+	github.com/dlclark/regexp2 v1.11.0 // indirect
+	github.com/oapi-codegen/nullable v1.2.0 // indirect
+	github.com/trustelem/zxcvbn v1.0.1 // indirect
+)
 
 require (
 	dario.cat/mergo v1.0.2 // indirect

@@ -24,11 +24,12 @@ import (
 
 // Account is a person, as they are shown to themselves.
 type Account struct {
-	ID        uuid.UUID
-	Email     string // normalized: see NormalizeEmail
-	Name      string
-	Operator  bool // of this installation
-	CreatedAt time.Time
+	ID            uuid.UUID
+	Email         string // normalized: see NormalizeEmail
+	EmailVerified bool   // they have shown that they read its mail
+	Name          string
+	Operator      bool // of this installation
+	CreatedAt     time.Time
 }
 
 // Registration is what a person says of themselves.
@@ -36,10 +37,12 @@ type Registration struct {
 	Email    string
 	Name     string
 	Password vault.Secret
+	// Organization is the name of theirs, which makes no good password either; may be empty.
+	Organization string
 }
 
 // normalized returns r as it is stored, and every fault in it, with pointers into the API's body.
-func (r Registration) normalized() (Registration, []fault.Field) {
+func (r Registration) normalized(policy PasswordPolicy) (Registration, []fault.Field) {
 	var faults []fault.Field
 	at := func(pointer, detail string) {
 		faults = append(faults, fault.Field{Pointer: pointer, Detail: detail})
@@ -52,10 +55,10 @@ func (r Registration) normalized() (Registration, []fault.Field) {
 	if problem != "" {
 		at("/name", problem)
 	}
-	for _, problem := range passwordProblems(r.Password.Reveal(), email) {
+	for _, problem := range policy.problems(r.Password.Reveal(), about{email: email, name: name, organization: r.Organization}) {
 		at("/password", problem)
 	}
-	return Registration{Email: email, Name: name, Password: r.Password}, faults
+	return Registration{Email: email, Name: name, Password: r.Password, Organization: r.Organization}, faults
 }
 
 // domains reads a domain as a browser does and holds it to what DNS can hold.

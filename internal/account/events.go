@@ -74,6 +74,12 @@ func Types() []eventstore.Type {
 		event(TypeSignedOut, func() eventstore.Data { return new(SignedOut) }),
 		event(TypeSignInLimited, func() eventstore.Data { return new(SignInLimited) }),
 		event(TypeRefreshReused, func() eventstore.Data { return new(RefreshReused) }),
+		event(TypeVerificationSent, func() eventstore.Data { return new(VerificationSent) }),
+		event(TypeEmailVerified, func() eventstore.Data { return new(EmailVerified) }),
+		event(TypeResetRequested, func() eventstore.Data { return new(ResetRequested) }),
+		event(TypePasswordChanged, func() eventstore.Data { return new(PasswordChanged) }),
+		event(TypeSessionsEnded, func() eventstore.Data { return new(SessionsEnded) }),
+		event(TypeRegistrationTried, func() eventstore.Data { return new(RegistrationTried) }),
 	}
 }
 

@@ -41,6 +41,7 @@ type Service struct {
 	Tokens    *auth.Tokens
 	Refresh   *auth.RefreshTokens
 	Mail      *mail.Service // nil = no mail is sent
+	Policy    PasswordPolicy
 	NewID     func() uuid.UUID
 	Log       *slog.Logger
 }
@@ -67,28 +68,52 @@ func (c Client) network() string { return ratelimit.Network(c.Address) }
 
 // Candidate is a checked registration with its password hashed, ready for RegisterTx.
 type Candidate struct {
-	reg  Registration
-	hash string
+	reg      Registration
+	hash     string
+	verified bool // the address is proved to be theirs
 }
+
+// AsVerified returns the candidate as one who has proved that the address is theirs, by a code that was mailed there.
+func (c Candidate) AsVerified() Candidate {
+	c.verified = true
+	return c
+}
+
+// Email is the candidate's address, normalized.
+func (c Candidate) Email() string { return c.reg.Email }
 
 // Check returns a registration's faults, with pointers into the API's body; none = it is good.
 func (s *Service) Check(r Registration) []fault.Field {
-	_, faults := r.normalized()
+	_, faults := r.normalized(s.Policy)
 	return faults
 }
 
-// Prepare hashes the password of a registration that Check found good. It takes tens of milliseconds, so it comes before
-// the transaction.
+// Prepare hashes the password of a registration that Check found good, unless it stands in the list of leaked ones. It takes
+// tens of milliseconds, so it comes before the transaction.
 func (s *Service) Prepare(ctx context.Context, r Registration) (Candidate, error) {
-	clean, faults := r.normalized()
+	clean, faults := r.normalized(s.Policy)
 	if len(faults) > 0 {
 		return Candidate{}, Invalid(faults)
+	}
+	problems, err := s.Policy.leaked(clean.Password.Reveal())
+	if err != nil {
+		return Candidate{}, err
+	}
+	if len(problems) > 0 {
+		return Candidate{}, Invalid(at("/password", problems))
 	}
 	hash, err := s.Passwords.Hash(ctx, passwordForHash(clean.Password))
 	if err != nil {
 		return Candidate{}, err
 	}
 	return Candidate{reg: clean, hash: hash}, nil
+}
+
+func at(pointer string, problems []string) (fields []fault.Field) {
+	for _, p := range problems {
+		fields = append(fields, fault.Field{Pointer: pointer, Detail: p})
+	}
+	return fields
 }
 
 // Invalid returns the fault for bad input at the places.
@@ -106,7 +131,7 @@ func (s *Service) HasOperator(ctx context.Context) (has bool, err error) {
 	return has, nil
 }
 
-// RegisterTx makes the account, its key and its first event. The first account of an installation becomes its operator;
+// RegisterTx makes the account, its key and its first event, and mails a code that verifies the address. The first account of an installation becomes its operator;
 // of several that try at once, the others wait for that one. The fault account.email_taken means what it says.
 func (s *Service) RegisterTx(ctx context.Context, tx pgx.Tx, c Candidate, from Client) (Account, eventstore.Appended, error) {
 	q, id := accountdb.New(tx), s.NewID()
@@ -115,7 +140,7 @@ func (s *Service) RegisterTx(ctx context.Context, tx pgx.Tx, c Candidate, from C
 		return Account{}, eventstore.Appended{}, fmt.Errorf("claim the installation: %w", err)
 	}
 	row, err := q.InsertAccount(ctx, accountdb.InsertAccountParams{
-		AccountID: id, Email: c.reg.Email, Name: c.reg.Name, PasswordHash: c.hash, Operator: claimed == 1,
+		AccountID: id, Email: c.reg.Email, Name: c.reg.Name, PasswordHash: c.hash, Operator: claimed == 1, Verified: c.verified,
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		taken := fault.New(fault.Conflict, "account.email_taken", "There is an account with this e-mail address: sign in.")
@@ -131,6 +156,10 @@ func (s *Service) RegisterTx(ctx context.Context, tx pgx.Tx, c Candidate, from C
 	a := accountOf(row)
 	done, err := s.Store.Append(ctx, tx, stream(id), 0, from.Actor(id),
 		Registered{Email: seal(key, id, a.Email), Name: seal(key, id, a.Name), Operator: a.Operator})
+	if err != nil || c.verified {
+		return a, done, err
+	}
+	_, err = s.sendVerificationTx(ctx, tx, a, from)
 	return a, done, err
 }
 
@@ -169,7 +198,7 @@ func notFound() *fault.Error {
 }
 
 func accountOf(row accountdb.Account) Account {
-	return Account{ID: row.AccountID, Email: row.Email, Name: row.Name, Operator: row.Operator, CreatedAt: row.CreatedAt}
+	return Account{ID: row.AccountID, Email: row.Email, Name: row.Name, Operator: row.Operator, EmailVerified: row.EmailVerifiedAt != nil, CreatedAt: row.CreatedAt}
 }
 
 // Failure is a sign-in that was refused. What is known of the account is for the log alone.

@@ -34,8 +34,10 @@ const (
 
 // Why a session ended, as stored.
 const (
-	endSignedOut     = "signed_out"
-	endRefreshReused = "refresh_reused"
+	endSignedOut       = "signed_out"
+	endRefreshReused   = "refresh_reused"
+	endRevoked         = "revoked"
+	endPasswordChanged = "password_changed"
 )
 
 // Session is a sign-in that lives.
@@ -161,7 +163,14 @@ func (s *Service) refuseTx(ctx context.Context, tx pgx.Tx, hashes [][]byte, from
 		return r, err
 	}
 	_, err = s.Store.Append(ctx, tx, stream(found.AccountID), eventstore.AnyVersion, from.Actor(found.AccountID), RefreshReused{SessionID: found.SessionID})
-	return r, err
+	if err != nil || !s.Mail.Enabled() {
+		return r, err
+	}
+	a, err := s.GetTx(ctx, tx, found.AccountID)
+	if err != nil {
+		return r, err
+	}
+	return r, s.Mail.SendTx(ctx, tx, s.refreshReusedMail(a, from))
 }
 
 // SignOutTx ends a session and records it; ended is false when it had ended before.

@@ -7,8 +7,8 @@ UPDATE installation SET operator_id = @account_id WHERE operator_id IS NULL;
 
 -- name: InsertAccount :one
 -- No row: the address is taken.
-INSERT INTO accounts (account_id, email, name, password_hash, operator, created_at)
-VALUES (@account_id, @email, @name, @password_hash, @operator, now())
+INSERT INTO accounts (account_id, email, name, password_hash, operator, created_at, email_verified_at)
+VALUES (@account_id, @email, @name, @password_hash, @operator, now(), CASE WHEN @verified::boolean THEN now() END)
 ON CONFLICT (email) DO NOTHING
 RETURNING *;
 

@@ -54,7 +54,7 @@ func (q *Queries) ForgetFailures(ctx context.Context, accountID uuid.UUID) error
 }
 
 const getAccount = `-- name: GetAccount :one
-SELECT account_id, email, name, password_hash, operator, created_at, failed_count, failed_since FROM accounts WHERE account_id = $1
+SELECT account_id, email, name, password_hash, operator, created_at, failed_count, failed_since, email_verified_at FROM accounts WHERE account_id = $1
 `
 
 func (q *Queries) GetAccount(ctx context.Context, accountID uuid.UUID) (Account, error) {
@@ -69,12 +69,13 @@ func (q *Queries) GetAccount(ctx context.Context, accountID uuid.UUID) (Account,
 		&i.CreatedAt,
 		&i.FailedCount,
 		&i.FailedSince,
+		&i.EmailVerifiedAt,
 	)
 	return i, err
 }
 
 const getAccountByEmail = `-- name: GetAccountByEmail :one
-SELECT account_id, email, name, password_hash, operator, created_at, failed_count, failed_since FROM accounts WHERE email = $1
+SELECT account_id, email, name, password_hash, operator, created_at, failed_count, failed_since, email_verified_at FROM accounts WHERE email = $1
 `
 
 func (q *Queries) GetAccountByEmail(ctx context.Context, email string) (Account, error) {
@@ -89,6 +90,7 @@ func (q *Queries) GetAccountByEmail(ctx context.Context, email string) (Account,
 		&i.CreatedAt,
 		&i.FailedCount,
 		&i.FailedSince,
+		&i.EmailVerifiedAt,
 	)
 	return i, err
 }
@@ -117,10 +119,10 @@ func (q *Queries) HasOperator(ctx context.Context) (bool, error) {
 }
 
 const insertAccount = `-- name: InsertAccount :one
-INSERT INTO accounts (account_id, email, name, password_hash, operator, created_at)
-VALUES ($1, $2, $3, $4, $5, now())
+INSERT INTO accounts (account_id, email, name, password_hash, operator, created_at, email_verified_at)
+VALUES ($1, $2, $3, $4, $5, now(), CASE WHEN $6::boolean THEN now() END)
 ON CONFLICT (email) DO NOTHING
-RETURNING account_id, email, name, password_hash, operator, created_at, failed_count, failed_since
+RETURNING account_id, email, name, password_hash, operator, created_at, failed_count, failed_since, email_verified_at
 `
 
 type InsertAccountParams struct {
@@ -129,6 +131,7 @@ type InsertAccountParams struct {
 	Name         string
 	PasswordHash string
 	Operator     bool
+	Verified     bool
 }
 
 // No row: the address is taken.
@@ -139,6 +142,7 @@ func (q *Queries) InsertAccount(ctx context.Context, arg InsertAccountParams) (A
 		arg.Name,
 		arg.PasswordHash,
 		arg.Operator,
+		arg.Verified,
 	)
 	var i Account
 	err := row.Scan(
@@ -150,6 +154,7 @@ func (q *Queries) InsertAccount(ctx context.Context, arg InsertAccountParams) (A
 		&i.CreatedAt,
 		&i.FailedCount,
 		&i.FailedSince,
+		&i.EmailVerifiedAt,
 	)
 	return i, err
 }

@@ -11,12 +11,13 @@ import (
 )
 
 type Account struct {
-	AccountID    uuid.UUID
-	Email        string
-	Name         string
-	PasswordHash string
-	Operator     bool
-	CreatedAt    time.Time
-	FailedCount  int32
-	FailedSince  *time.Time
+	AccountID       uuid.UUID
+	Email           string
+	Name            string
+	PasswordHash    string
+	Operator        bool
+	CreatedAt       time.Time
+	FailedCount     int32
+	FailedSince     *time.Time
+	EmailVerifiedAt *time.Time
 }
