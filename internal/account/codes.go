@@ -28,6 +28,7 @@ const (
 const (
 	purposeVerify  = "verify_email"
 	purposeReset   = "reset_password"
+	purposeTried   = "registration_tried" // counts mails; the code itself is for nobody
 	purposeConfirm = "confirm_registration"
 )
 

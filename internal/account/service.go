@@ -42,6 +42,7 @@ type Service struct {
 	Refresh   *auth.RefreshTokens
 	Mail      *mail.Service // nil = no mail is sent
 	Policy    PasswordPolicy
+	LeastTime time.Duration // of answers that must not tell who has an account; 0 = 250 ms
 	NewID     func() uuid.UUID
 	Log       *slog.Logger
 }
@@ -70,7 +71,8 @@ func (c Client) network() string { return ratelimit.Network(c.Address) }
 type Candidate struct {
 	reg      Registration
 	hash     string
-	verified bool // the address is proved to be theirs
+	verified bool   // the address is proved to be theirs
+	code     []byte // hash of the code that it was confirmed with
 }
 
 // AsVerified returns the candidate as one who has proved that the address is theirs, by a code that was mailed there.
@@ -209,8 +211,12 @@ type Failure struct {
 
 // Floor returns a function that waits until a refused sign-in has taken its least time, counted from the call of Floor,
 // or until ctx ends.
-func Floor() (wait func(ctx context.Context)) {
-	timer := time.NewTimer(failureFloor)
+func (s *Service) Floor() (wait func(ctx context.Context)) {
+	least := s.LeastTime
+	if least == 0 {
+		least = failureFloor
+	}
+	timer := time.NewTimer(least)
 	return func(ctx context.Context) {
 		defer timer.Stop()
 		select {

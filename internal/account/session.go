@@ -191,8 +191,16 @@ func (s *Service) endTx(ctx context.Context, tx pgx.Tx, session Session, reason 
 	return n == 1, nil
 }
 
-// Purge removes sessions that ended or expired keptSessions ago, with their tokens, and returns how many.
+// Purge removes sessions that ended or expired keptSessions ago, with their tokens, and returns how many. Codes and
+// registrations that nobody can use any more go too.
 func (s *Service) Purge(ctx context.Context) (removed int, err error) {
+	q := accountdb.New(s.DB.System)
+	if _, err := q.PurgeCodes(ctx); err != nil {
+		return 0, fmt.Errorf("purge codes: %w", err)
+	}
+	if _, err := q.PurgePending(ctx); err != nil {
+		return 0, fmt.Errorf("purge registrations: %w", err)
+	}
 	for {
 		n, err := accountdb.New(s.DB.System).PurgeSessions(ctx, accountdb.PurgeSessionsParams{KeptSeconds: keptSessions.Seconds(), Batch: purgeBatch})
 		removed += int(n)

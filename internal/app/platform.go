@@ -188,10 +188,12 @@ func (p *platform) buildPeople() error {
 		DB: p.db.main, Store: p.store, Persons: p.persons, Passwords: passwords, Tokens: tokens, Refresh: refresh,
 		Mail: p.mail, NewID: newID, Log: p.room("account"),
 	}
-	policy := org.ByInvitation
-	if p.cfg.OpenRegistration(p.command) {
-		policy = org.Open
+	if file := p.cfg.Server.LeakedPasswords; file != "" { // open for as long as the process lives
+		if p.accounts.Policy.Leaked, err = account.OpenLeakedPasswords(file); err != nil {
+			return fmt.Errorf("TESTFLOW_LEAKED_PASSWORDS_FILE: %w", err)
+		}
 	}
+	policy := org.Policy(p.cfg.RegistrationPolicy(p.command))
 	p.orgs = &org.Service{
 		DB: p.db.main, Store: p.store, Accounts: p.accounts, Policy: policy, NewID: newID, Log: p.room("org"),
 		KeyLifetime: p.cfg.Limits.KeyLifetime, KeyMaxLifetime: p.cfg.Limits.KeyMaxLifetime,

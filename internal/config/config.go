@@ -56,7 +56,8 @@ type Server struct {
 	TrustedProxies  []netip.Prefix `env:"TESTFLOW_TRUSTED_PROXIES" doc:"Networks of reverse proxies whose X-Forwarded-For is believed, comma-separated, such as 10.0.0.0/8. Unset: nobody's is."`
 	ShutdownTimeout time.Duration  `env:"TESTFLOW_SHUTDOWN_TIMEOUT" default:"30s" doc:"How long a stop waits for runs in flight before they end as inconclusive (shutdown)."`
 	DrainDelay      time.Duration  `env:"TESTFLOW_DRAIN_DELAY" default:"0s" doc:"How long /readyz says 503 before a stop closes the listener, so that a load balancer notices."`
-	Registration    string         `env:"TESTFLOW_REGISTRATION" doc:"Who may register after the first account: open or invitation. Unset: open for up, invitation for serve."`
+	Registration    string         `env:"TESTFLOW_REGISTRATION" doc:"Who may register after the first account: open (at once), confirm (by a code that is mailed, so that nobody learns who has an account), or invitation. Unset: open for up, invitation for serve."`
+	LeakedPasswords string         `env:"TESTFLOW_LEAKED_PASSWORDS_FILE" doc:"File of SHA-1 hashes of leaked passwords, ordered by hash, as Have I Been Pwned gives it: what stands in it is refused. Unset: only what the built-in lists hold."`
 	Invitation      time.Duration  `env:"TESTFLOW_INVITATION_LIFETIME" default:"168h" doc:"How long an invitation to an organization can be accepted."`
 	DeletionGrace   time.Duration  `env:"TESTFLOW_ORG_DELETION_GRACE" default:"720h" doc:"How long a deleted organization is kept, frozen, and can be restored before it is erased. 0: until the next hourly housekeeping."`
 	EgressAllow     []string       `env:"TESTFLOW_EGRESS_ALLOW" doc:"Networks that tests may call although they are private, comma-separated, each with an optional port: 10.20.0.0/16:443."`
@@ -205,7 +206,7 @@ func (c *Config) check(command Command, faults *Faults) {
 	if h := c.Server.Host; h != "" && net.ParseIP(h) == nil && h != "localhost" {
 		faults.add("TESTFLOW_HOST", "must be an IP address or localhost")
 	}
-	oneOf(faults, "TESTFLOW_REGISTRATION", c.Server.Registration, "", "open", "invitation")
+	oneOf(faults, "TESTFLOW_REGISTRATION", c.Server.Registration, "", "open", "confirm", "invitation")
 	oneOf(faults, "LOG_FORMAT", c.Log.Format, "", "auto", "text", "json")
 	httpURL(faults, "TESTFLOW_PUBLIC_URL", c.Server.PublicURL, false)
 	httpURL(faults, "TESTFLOW_URL", c.Client.URL, false)
@@ -287,12 +288,15 @@ func (c *Config) ListenAddress(command Command) string {
 	return net.JoinHostPort(host, strconv.Itoa(c.Server.Port))
 }
 
-// OpenRegistration reports whether people may register without an invitation after the first account.
-func (c *Config) OpenRegistration(command Command) bool {
-	if c.Server.Registration == "" {
-		return command == Up
+// RegistrationPolicy says who may register after the first account: open, confirm or invitation.
+func (c *Config) RegistrationPolicy(command Command) string {
+	switch {
+	case c.Server.Registration != "":
+		return c.Server.Registration
+	case command == Up:
+		return "open"
 	}
-	return c.Server.Registration == "open"
+	return "invitation"
 }
 
 // DataDir is where up keeps its database and its secrets: TESTFLOW_DATA_DIR, /var/lib/testflow as root, otherwise

@@ -24,8 +24,8 @@ func TestLoad_nothingSet_hasTheDefaults(t *testing.T) {
 	require.Equal(t, "INFO", c.Log.Level.String())
 	require.Equal(t, "127.0.0.1:3000", c.ListenAddress(Up))
 	require.Equal(t, "0.0.0.0:3000", c.ListenAddress(Serve))
-	require.True(t, c.OpenRegistration(Up))
-	require.False(t, c.OpenRegistration(Serve))
+	require.Equal(t, "open", c.RegistrationPolicy(Up))
+	require.Equal(t, "invitation", c.RegistrationPolicy(Serve))
 	require.Empty(t, c.Warnings)
 }
 

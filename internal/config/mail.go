@@ -22,6 +22,9 @@ func (c *Config) checkMail(command Command, faults *Faults) {
 		}
 	}
 	if m.Host == "" {
+		if command == Serve && c.Server.Registration == "confirm" {
+			faults.add("TESTFLOW_REGISTRATION", "must not be confirm without TESTFLOW_SMTP_HOST: the codes couldn't be sent")
+		}
 		return
 	}
 	if strings.ContainsAny(m.Host, ":/@ ") && !strings.Contains(m.Host, "::") {

@@ -40,6 +40,9 @@ func (a *api) Register(ctx context.Context, req oapi.RegisterRequestObject) (oap
 	if err != nil {
 		return nil, err
 	}
+	if in.Pending {
+		return oapi.Register202JSONResponse{Detail: "A mail is on its way to this address. If it has no account yet, the mail holds the code that makes it."}, nil
+	}
 	return oapi.Register201JSONResponse{Body: signInView(in), Headers: oapi.Register201ResponseHeaders{
 		Location: "/api/auth/me", XEventPosition: positionHeader(in.Position),
 	}}, nil
@@ -105,5 +108,5 @@ func signInView(in org.SignedIn) oapi.SignIn {
 }
 
 func userView(u account.Account) oapi.User {
-	return oapi.User{Id: u.ID, Email: u.Email, Name: u.Name, Operator: u.Operator, CreatedAt: oapi.At(u.CreatedAt)}
+	return oapi.User{Id: u.ID, Email: u.Email, EmailVerified: u.EmailVerified, Name: u.Name, Operator: u.Operator, CreatedAt: oapi.At(u.CreatedAt)}
 }

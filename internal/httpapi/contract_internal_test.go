@@ -72,7 +72,7 @@ func TestRoutes_areTheDocument(t *testing.T) {
 func TestEveryRoute_needsACredential(t *testing.T) {
 	t.Parallel()
 	s := shell(t, nil)
-	public := []string{"register", "login", "refresh", "lookUpInvitation", "openLive", "health", "livez", "readyz", "metrics", "apiDocs", "openapiYaml", "openapiJson", "asyncapiYaml"}
+	public := []string{"register", "confirmRegistration", "login", "refresh", "lookUpInvitation", "verifyEmail", "forgotPassword", "resetPassword", "openLive", "health", "livez", "readyz", "metrics", "apiDocs", "openapiYaml", "openapiJson", "asyncapiYaml"}
 	for key, op := range s.ops {
 		assert.Equal(t, slices.Contains(public, op.id), op.public, "%s: whoever opens a route writes it here too", key)
 		if op.public {

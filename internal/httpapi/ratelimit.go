@@ -147,7 +147,7 @@ func (s *Server) limitSignIn(next echo.HandlerFunc) echo.HandlerFunc {
 		if r.op == nil || r.op.rate != rateAuthentication || r.counted || s.deps.Rates.Limiter == nil {
 			return next(c)
 		}
-		wait := account.Floor()
+		wait := s.deps.Orgs.Accounts.Floor()
 		claim := claimOf(ctx, r)
 		attempt, err := s.deps.Rates.Limiter.TakeSignIn(ctx, s.deps.Rates.SignIn, ratelimit.SignIn{
 			Operation: r.op.id, Address: c.RealIP(), Account: claim.Name(),

@@ -50,6 +50,17 @@ var makers = []struct {
 		require.Equal(w.t, 201, made.status, made.text)
 		return made.id()
 	}},
+	{"sessions", func(w *world, who string, _ things) string {
+		in := w.do(call{method: "POST", path: "/api/auth/login", body: `{"email":"` + who + `@example.com","password":"` + password + `"}`})
+		require.Equal(w.t, 200, in.status, in.text)
+		items, _ := w.do(call{method: "GET", path: "/api/auth/sessions", as: in.json["accessToken"].(string)}).json["items"].([]any)
+		for _, item := range items {
+			if one := item.(map[string]any); one["current"] == true {
+				return one["id"].(string)
+			}
+		}
+		return ""
+	}},
 	{"events", func(w *world, who string, _ things) string { // of the audit log, by position, and a seal over them
 		require.NoError(w.t, w.base.sealer.Pass(w.t.Context()))
 		list := w.do(call{method: "GET", path: "/api/audit/events?limit=1", as: who})

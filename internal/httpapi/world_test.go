@@ -27,6 +27,7 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/httpapi"
+	"github.com/testflow/testflow/internal/mail/mailtest"
 	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/postgres/pgtest"
 	"github.com/testflow/testflow/internal/project"
@@ -83,6 +84,9 @@ type world struct {
 	base   base
 	deps   httpapi.Deps // of server; see node
 	log    *logBuffer
+
+	mail     *mailtest.Box
+	accounts *account.Service
 }
 
 // base is what a world's slices stand on, for those who put workers beside them.
@@ -137,7 +141,11 @@ func newWorld(t *testing.T) *world {
 	w.base.runner = runner
 	accounts := &account.Service{
 		DB: db.DB, Store: store, Persons: persons, Passwords: passwords, Tokens: tokens, Refresh: refresh, NewID: newID, Log: log,
+		LeastTime: time.Millisecond, // TestAttack_enumeration… has it as it is
 	}
+	w.mail = mailtest.New(t, db.DB, master, log)
+	accounts.Mail = w.mail.Service
+	w.accounts = accounts
 	orgs := &org.Service{DB: db.DB, Store: store, Accounts: accounts, Policy: org.Open, NewID: newID, Log: log}
 	audits := &audit.Service{DB: db.DB, Store: store, Open: opener(persons), Check: orgs.Check, Now: time.Now, NewID: newID, Log: log}
 	audits.Evidence = audit.Seals

@@ -59,7 +59,9 @@ func AddWorker(workers *river.Workers, s *Service) error {
 }
 
 // Timeout bounds one attempt.
-func (*deliverer) Timeout(*river.Job[DeliverArgs]) time.Duration { return deliverTimeout + 2*bookTimeout }
+func (*deliverer) Timeout(*river.Job[DeliverArgs]) time.Duration {
+	return deliverTimeout + 2*bookTimeout
+}
 
 // NextRetry doubles the wait from 10 s to an hour.
 func (*deliverer) NextRetry(job *river.Job[DeliverArgs]) time.Time {
@@ -213,4 +215,3 @@ func problemOf(err error) string {
 	}
 	return "the connection to the server broke"
 }
-

@@ -113,6 +113,11 @@ func (s *Service) acceptTx(ctx context.Context, tx pgx.Tx, token vault.Secret, a
 	if err != nil {
 		return Org{}, err
 	}
+	if found.OrgInvitation.Mailed { // to that address: who has the token reads its mail
+		if _, err := s.Accounts.MarkEmailVerifiedTx(ctx, tx, a.ID, a.Email, from); err != nil {
+			return Org{}, err
+		}
+	}
 	row, err := orgdb.New(tx).GetOrg(ctx, id)
 	if err != nil {
 		return Org{}, fmt.Errorf("read organization: %w", err)

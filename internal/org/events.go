@@ -1,6 +1,7 @@
 package org
 
 import (
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -200,7 +201,7 @@ func Types() []eventstore.Type {
 	event := func(name string, seen eventstore.Visibility, payload func() eventstore.Data) eventstore.Type {
 		return eventstore.Type{Name: name, Lane: eventstore.Ledger, Schema: 1, New: payload, Visibility: seen}
 	}
-	return append(apiKeyTypes(),
+	return slices.Concat(securityTypes(), apiKeyTypes(), []eventstore.Type{
 		event(TypeCreated, eventstore.VisibleOrganization, func() eventstore.Data { return new(Created) }),
 		event(TypeRenamed, eventstore.VisibleOrganization, func() eventstore.Data { return new(Renamed) }),
 		event(TypeMemberAdded, eventstore.VisibleOrganization, func() eventstore.Data { return new(MemberAdded) }),
@@ -218,5 +219,5 @@ func Types() []eventstore.Type {
 		event(TypeSignInLimited, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignInLimited) }),
 		event(TypeSignedOut, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignedOut) }),
 		event(TypeRefreshReused, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberRefreshReused) }),
-	)
+	})
 }

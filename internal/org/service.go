@@ -30,6 +30,7 @@ type Policy string
 // The policies. Whatever it is, the first account of an installation may, and is its operator.
 const (
 	Open         Policy = "open"
+	Confirmed    Policy = "confirm" // by a code that is mailed to the address: nobody learns who has an account
 	ByInvitation Policy = "invitation"
 )
 

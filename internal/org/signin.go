@@ -36,11 +36,14 @@ type SignedIn struct {
 	RefreshToken vault.Secret
 	ExpiresIn    time.Duration // of the access token, which is a Bearer token
 	Position     int64         // of the last event
+	// Pending says that nothing of this was made yet: a code was mailed that makes it. All other fields are empty.
+	Pending bool
 }
 
 // SignUp makes an account and an organization of its own, in one transaction, and signs the person in. All that is wrong
 // with the input is in one fault. With the code of an invitation the person joins that organization instead. Where
-// registration is by invitation, nobody else but the first account of the installation may do this: fault.Forbidden.
+// registration is by invitation, nobody else but the first account of the installation may do this: fault.Forbidden. Where
+// it is confirmed by mail, the answer is Pending, whether the address is free or not.
 func (s *Service) SignUp(ctx context.Context, in SignUpInput, from account.Client) (SignedIn, error) {
 	invited := in.InvitationToken.Reveal() != ""
 	misfits, err := s.mayRegister(ctx, in)
@@ -50,22 +53,41 @@ func (s *Service) SignUp(ctx context.Context, in SignUpInput, from account.Clien
 	if faults := append(s.CheckSignUp(in), misfits...); len(faults) > 0 {
 		return SignedIn{}, account.Invalid(faults)
 	}
+	in.Organization = in.OrganizationName
 	name := defaultName
 	if in.OrganizationName != "" {
 		name, _ = account.CleanName(in.OrganizationName) // found good
 	}
+	wait := s.Accounts.Floor()
 	candidate, err := s.Accounts.Prepare(ctx, in.Registration)
 	if err != nil {
 		return SignedIn{}, err
 	}
+	if later, err := s.confirms(ctx); (later && !invited) || err != nil {
+		if err == nil {
+			err = s.signUpLater(ctx, candidate, name, from)
+		}
+		wait(ctx)
+		return SignedIn{Pending: err == nil}, err
+	}
 	var out SignedIn
 	_, err = s.again(nil, func() (done eventstore.Appended, err error) {
 		err = s.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
-			a, _, err := s.Accounts.RegisterTx(ctx, tx, candidate, from)
+			who := candidate
+			if invited {
+				found, err := s.findInvitation(ctx, tx, in.InvitationToken)
+				if err != nil {
+					return err
+				}
+				if found.OrgInvitation.Mailed { // they read the mail of the address
+					who = candidate.AsVerified()
+				}
+			}
+			a, _, err := s.Accounts.RegisterTx(ctx, tx, who, from)
 			if err != nil {
 				return err
 			}
-			if !a.Operator && s.Policy == ByInvitation && !invited { // somebody else was first meanwhile
+			if !a.Operator && s.Policy != Open && !invited { // somebody else was first meanwhile
 				return registrationClosed()
 			}
 			var o Org
@@ -82,6 +104,11 @@ func (s *Service) SignUp(ctx context.Context, in SignUpInput, from account.Clien
 		})
 		return done, err
 	})
+	if emailTaken(err) { // and rolled back
+		if told := s.tellOwner(ctx, candidate.Email(), from); told != nil {
+			return SignedIn{}, told
+		}
+	}
 	if err != nil {
 		return SignedIn{}, err
 	}
@@ -90,6 +117,7 @@ func (s *Service) SignUp(ctx context.Context, in SignUpInput, from account.Clien
 
 // CheckSignUp returns all that is wrong with the input, with pointers into the API's body; none = it is good.
 func (s *Service) CheckSignUp(in SignUpInput) []fault.Field {
+	in.Organization = in.OrganizationName
 	faults := s.Accounts.Check(in.Registration)
 	if in.OrganizationName != "" {
 		if _, problem := account.CleanName(in.OrganizationName); problem != "" {
@@ -130,7 +158,7 @@ type SignInInput struct {
 // SignIn begins a session. Whatever is wrong, the answer is the same fault, account.credentials_wrong, and takes the same
 // time.
 func (s *Service) SignIn(ctx context.Context, in SignInInput, from account.Client) (SignedIn, error) {
-	wait := account.Floor()
+	wait := s.Accounts.Floor()
 	a, failure, ok, err := s.Accounts.Authenticate(ctx, in.Email, in.Password)
 	if err != nil {
 		return SignedIn{}, err

@@ -7,7 +7,7 @@ ALTER TABLE accounts ADD COLUMN email_verified_at timestamptz;
 CREATE TABLE account_codes (
   code_hash  bytea PRIMARY KEY CHECK (octet_length(code_hash) = 32),
   account_id uuid NOT NULL REFERENCES accounts ON DELETE CASCADE,
-  purpose    text NOT NULL CHECK (purpose IN ('verify_email', 'reset_password')),
+  purpose    text NOT NULL CHECK (purpose IN ('verify_email', 'reset_password', 'registration_tried')),
   email      text NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now(),
   expires_at timestamptz NOT NULL,

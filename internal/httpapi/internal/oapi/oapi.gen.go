@@ -1006,6 +1006,11 @@ type FieldError struct {
 // FollowedRedirect defines model for FollowedRedirect.
 type FollowedRedirect = run.Redirect
 
+// ForgottenPassword defines model for ForgottenPassword.
+type ForgottenPassword struct {
+	Email string `json:"email"`
+}
+
 // Hash A SHA-256 in base64.
 type Hash = string
 
@@ -1083,6 +1088,12 @@ type Latency struct {
 	P90 float64 `json:"p90"`
 	P95 float64 `json:"p95"`
 	P99 float64 `json:"p99"`
+}
+
+// MailedCode defines model for MailedCode.
+type MailedCode struct {
+	// Token The code of the mail.
+	Token string `json:"token"`
 }
 
 // Me defines model for Me.
@@ -1177,6 +1188,12 @@ type MultiValues_AdditionalProperties struct {
 // NextCursor Absent on the last page.
 type NextCursor = string
 
+// Notice defines model for Notice.
+type Notice struct {
+	// Detail What happens next, for people.
+	Detail string `json:"detail"`
+}
+
 // Operator defines model for Operator.
 type Operator string
 
@@ -1224,6 +1241,23 @@ type OrganizationTransferRole string
 // OrganizationUpdate defines model for OrganizationUpdate.
 type OrganizationUpdate struct {
 	Name string `json:"name"`
+}
+
+// PasswordChange defines model for PasswordChange.
+type PasswordChange struct {
+	CurrentPassword string `json:"currentPassword"`
+
+	// NewPassword 10 to 128 characters, not easy to guess and not known to be leaked.
+	NewPassword string `json:"newPassword"`
+}
+
+// PasswordReset defines model for PasswordReset.
+type PasswordReset struct {
+	// NewPassword 10 to 128 characters, not easy to guess and not known to be leaked.
+	NewPassword string `json:"newPassword"`
+
+	// Token The code of the mail.
+	Token string `json:"token"`
 }
 
 // Phases Milliseconds that the phases of steps took on average; a phase that never happened is absent.
@@ -1290,6 +1324,15 @@ type Registration struct {
 
 	// SetupToken Needed for the first account of an installation; it stands in the log of the server.
 	SetupToken *string `json:"setupToken,omitempty"`
+}
+
+// RegistrationConfirm defines model for RegistrationConfirm.
+type RegistrationConfirm struct {
+	// Password The one that you registered with.
+	Password string `json:"password"`
+
+	// Token The code of the mail.
+	Token string `json:"token"`
 }
 
 // RerunOnWorkerLoss Whether the test may be sent again when the worker that had it is lost; without it, only when every step is GET, HEAD or OPTIONS.
@@ -1489,6 +1532,39 @@ type SealingKey struct {
 
 // SentRequest defines model for SentRequest.
 type SentRequest = run.StepRequest
+
+// Session defines model for Session.
+type Session struct {
+	// Address IP address of the sign-in or the last refresh; may be empty.
+	Address string `json:"address"`
+
+	// CreatedAt RFC 3339 in UTC with milliseconds.
+	CreatedAt Timestamp `json:"createdAt"`
+
+	// Current Whether it is the one that asks.
+	Current bool `json:"current"`
+
+	// Device The user agent in plain words, such as Firefox on Linux.
+	Device string `json:"device"`
+
+	// ExpiresAt RFC 3339 in UTC with milliseconds.
+	ExpiresAt Timestamp          `json:"expiresAt"`
+	Id        openapi_types.UUID `json:"id"`
+
+	// LastSeenAt RFC 3339 in UTC with milliseconds.
+	LastSeenAt Timestamp `json:"lastSeenAt"`
+
+	// UserAgent As it was sent; anybody can send any.
+	UserAgent string `json:"userAgent"`
+}
+
+// SessionList defines model for SessionList.
+type SessionList struct {
+	Items []Session `json:"items"`
+
+	// NextCursor Never there; all are in one page.
+	NextCursor *string `json:"nextCursor,omitempty"`
+}
 
 // SignIn defines model for SignIn.
 type SignIn struct {
@@ -1747,10 +1823,13 @@ type UsageDay struct {
 // User defines model for User.
 type User struct {
 	// CreatedAt RFC 3339 in UTC with milliseconds.
-	CreatedAt Timestamp          `json:"createdAt"`
-	Email     string             `json:"email"`
-	Id        openapi_types.UUID `json:"id"`
-	Name      string             `json:"name"`
+	CreatedAt Timestamp `json:"createdAt"`
+	Email     string    `json:"email"`
+
+	// EmailVerified Whether you have shown that you read its mail.
+	EmailVerified bool               `json:"emailVerified"`
+	Id            openapi_types.UUID `json:"id"`
+	Name          string             `json:"name"`
 
 	// Operator Whether you run this installation.
 	Operator bool `json:"operator"`
@@ -2127,6 +2206,12 @@ type ProveConsistencyParams struct {
 type GetMeParams struct {
 	// XOrganizationId Which of your organizations; without it, the one of your token.
 	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// EndSessionsParams defines parameters for EndSessions.
+type EndSessionsParams struct {
+	// KeepCurrent Leaves the session that asks as it is.
+	KeepCurrent *bool `form:"keepCurrent,omitempty" json:"keepCurrent,omitempty"`
 }
 
 // ReadFeedParams defines parameters for ReadFeed.
@@ -2630,14 +2715,29 @@ type UpdateApiKeyJSONRequestBody = ApiKeyUpdate
 // RotateApiKeyJSONRequestBody defines body for RotateApiKey for application/json ContentType.
 type RotateApiKeyJSONRequestBody = ApiKeyRotate
 
+// VerifyEmailJSONRequestBody defines body for VerifyEmail for application/json ContentType.
+type VerifyEmailJSONRequestBody = MailedCode
+
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody = Credentials
+
+// ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
+type ChangePasswordJSONRequestBody = PasswordChange
+
+// ForgotPasswordJSONRequestBody defines body for ForgotPassword for application/json ContentType.
+type ForgotPasswordJSONRequestBody = ForgottenPassword
+
+// ResetPasswordJSONRequestBody defines body for ResetPassword for application/json ContentType.
+type ResetPasswordJSONRequestBody = PasswordReset
 
 // RefreshJSONRequestBody defines body for Refresh for application/json ContentType.
 type RefreshJSONRequestBody = RefreshRequest
 
 // RegisterJSONRequestBody defines body for Register for application/json ContentType.
 type RegisterJSONRequestBody = Registration
+
+// ConfirmRegistrationJSONRequestBody defines body for ConfirmRegistration for application/json ContentType.
+type ConfirmRegistrationJSONRequestBody = RegistrationConfirm
 
 // AcceptInvitationJSONRequestBody defines body for AcceptInvitation for application/json ContentType.
 type AcceptInvitationJSONRequestBody = InvitationToken
@@ -2799,6 +2899,12 @@ type ServerInterface interface {
 	// ProveConsistency Proof that an earlier history is the beginning of a later one
 	// (GET /api/audit/seals/consistency)
 	ProveConsistency(ctx echo.Context, params ProveConsistencyParams) error
+	// ResendVerification Have another verification code mailed
+	// (POST /api/auth/email/resend)
+	ResendVerification(ctx echo.Context) error
+	// VerifyEmail Show that your e-mail address is yours
+	// (POST /api/auth/email/verify)
+	VerifyEmail(ctx echo.Context) error
 	// Login Sign in
 	// (POST /api/auth/login)
 	Login(ctx echo.Context) error
@@ -2808,12 +2914,33 @@ type ServerInterface interface {
 	// GetMe Who am I
 	// (GET /api/auth/me)
 	GetMe(ctx echo.Context, params GetMeParams) error
+	// ChangePassword Change your password
+	// (POST /api/auth/password/change)
+	ChangePassword(ctx echo.Context) error
+	// ForgotPassword Have a code for a new password mailed
+	// (POST /api/auth/password/forgot)
+	ForgotPassword(ctx echo.Context) error
+	// ResetPassword Set a new password with a code
+	// (POST /api/auth/password/reset)
+	ResetPassword(ctx echo.Context) error
 	// Refresh Exchange a refresh token for new tokens
 	// (POST /api/auth/refresh)
 	Refresh(ctx echo.Context) error
 	// Register Make an account and its organization
 	// (POST /api/auth/register)
 	Register(ctx echo.Context) error
+	// ConfirmRegistration Make the account of a registration that was confirmed by mail
+	// (POST /api/auth/register/confirm)
+	ConfirmRegistration(ctx echo.Context) error
+	// EndSessions Sign out everywhere
+	// (DELETE /api/auth/sessions)
+	EndSessions(ctx echo.Context, params EndSessionsParams) error
+	// ListSessions Where you are signed in
+	// (GET /api/auth/sessions)
+	ListSessions(ctx echo.Context) error
+	// EndSession End one of your sessions
+	// (DELETE /api/auth/sessions/{id})
+	EndSession(ctx echo.Context, id Id) error
 	// ReadFeed The organization's own feed
 	// (GET /api/events)
 	ReadFeed(ctx echo.Context, params ReadFeedParams) error
@@ -4004,6 +4131,24 @@ func (w *ServerInterfaceWrapper) ProveConsistency(ctx echo.Context) error {
 	return err
 }
 
+// ResendVerification converts echo context to params.
+func (w *ServerInterfaceWrapper) ResendVerification(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ResendVerification(ctx)
+	return err
+}
+
+// VerifyEmail converts echo context to params.
+func (w *ServerInterfaceWrapper) VerifyEmail(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.VerifyEmail(ctx)
+	return err
+}
+
 // Login converts echo context to params.
 func (w *ServerInterfaceWrapper) Login(ctx echo.Context) error {
 	var err error
@@ -4051,6 +4196,33 @@ func (w *ServerInterfaceWrapper) GetMe(ctx echo.Context) error {
 	return err
 }
 
+// ChangePassword converts echo context to params.
+func (w *ServerInterfaceWrapper) ChangePassword(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ChangePassword(ctx)
+	return err
+}
+
+// ForgotPassword converts echo context to params.
+func (w *ServerInterfaceWrapper) ForgotPassword(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ForgotPassword(ctx)
+	return err
+}
+
+// ResetPassword converts echo context to params.
+func (w *ServerInterfaceWrapper) ResetPassword(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ResetPassword(ctx)
+	return err
+}
+
 // Refresh converts echo context to params.
 func (w *ServerInterfaceWrapper) Refresh(ctx echo.Context) error {
 	var err error
@@ -4066,6 +4238,58 @@ func (w *ServerInterfaceWrapper) Register(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.Register(ctx)
+	return err
+}
+
+// ConfirmRegistration converts echo context to params.
+func (w *ServerInterfaceWrapper) ConfirmRegistration(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ConfirmRegistration(ctx)
+	return err
+}
+
+// EndSessions converts echo context to params.
+func (w *ServerInterfaceWrapper) EndSessions(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EndSessionsParams
+	// ------------- Optional query parameter "keepCurrent" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "keepCurrent", ctx.QueryParams(), &params.KeepCurrent, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter keepCurrent: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.EndSessions(ctx, params)
+	return err
+}
+
+// ListSessions converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSessions(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSessions(ctx)
+	return err
+}
+
+// EndSession converts echo context to params.
+func (w *ServerInterfaceWrapper) EndSession(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.EndSession(ctx, id)
 	return err
 }
 
@@ -6501,11 +6725,20 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/api/audit/export", wrapper.ExportAudit, options.OperationMiddlewares["exportAudit"]...)
 	router.GET(options.BaseURL+"/api/audit/seals", wrapper.ListSeals, options.OperationMiddlewares["listSeals"]...)
 	router.GET(options.BaseURL+"/api/audit/seals/consistency", wrapper.ProveConsistency, options.OperationMiddlewares["proveConsistency"]...)
+	router.POST(options.BaseURL+"/api/auth/email/resend", wrapper.ResendVerification, options.OperationMiddlewares["resendVerification"]...)
+	router.POST(options.BaseURL+"/api/auth/email/verify", wrapper.VerifyEmail, options.OperationMiddlewares["verifyEmail"]...)
 	router.POST(options.BaseURL+"/api/auth/login", wrapper.Login, options.OperationMiddlewares["login"]...)
 	router.POST(options.BaseURL+"/api/auth/logout", wrapper.Logout, options.OperationMiddlewares["logout"]...)
 	router.GET(options.BaseURL+"/api/auth/me", wrapper.GetMe, options.OperationMiddlewares["getMe"]...)
+	router.POST(options.BaseURL+"/api/auth/password/change", wrapper.ChangePassword, options.OperationMiddlewares["changePassword"]...)
+	router.POST(options.BaseURL+"/api/auth/password/forgot", wrapper.ForgotPassword, options.OperationMiddlewares["forgotPassword"]...)
+	router.POST(options.BaseURL+"/api/auth/password/reset", wrapper.ResetPassword, options.OperationMiddlewares["resetPassword"]...)
 	router.POST(options.BaseURL+"/api/auth/refresh", wrapper.Refresh, options.OperationMiddlewares["refresh"]...)
 	router.POST(options.BaseURL+"/api/auth/register", wrapper.Register, options.OperationMiddlewares["register"]...)
+	router.POST(options.BaseURL+"/api/auth/register/confirm", wrapper.ConfirmRegistration, options.OperationMiddlewares["confirmRegistration"]...)
+	router.DELETE(options.BaseURL+"/api/auth/sessions", wrapper.EndSessions, options.OperationMiddlewares["endSessions"]...)
+	router.GET(options.BaseURL+"/api/auth/sessions", wrapper.ListSessions, options.OperationMiddlewares["listSessions"]...)
+	router.DELETE(options.BaseURL+"/api/auth/sessions/:id", wrapper.EndSession, options.OperationMiddlewares["endSession"]...)
 	router.GET(options.BaseURL+"/api/events", wrapper.ReadFeed, options.OperationMiddlewares["readFeed"]...)
 	router.POST(options.BaseURL+"/api/invitations/accept", wrapper.AcceptInvitation, options.OperationMiddlewares["acceptInvitation"]...)
 	router.POST(options.BaseURL+"/api/invitations/look-up", wrapper.LookUpInvitation, options.OperationMiddlewares["lookUpInvitation"]...)
@@ -7072,6 +7305,51 @@ func (response ProveConsistency200JSONResponse) VisitProveConsistencyResponse(w 
 	return err
 }
 
+type ResendVerificationRequestObject struct {
+}
+
+type ResendVerificationResponseObject interface {
+	VisitResendVerificationResponse(w http.ResponseWriter) error
+}
+
+type ResendVerification202JSONResponse Notice
+
+func (response ResendVerification202JSONResponse) VisitResendVerificationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyEmailRequestObject struct {
+	Body *VerifyEmailJSONRequestBody
+}
+
+type VerifyEmailResponseObject interface {
+	VisitVerifyEmailResponse(w http.ResponseWriter) error
+}
+
+type VerifyEmail204ResponseHeaders struct {
+	XEventPosition *int64
+}
+
+type VerifyEmail204Response struct {
+	Headers VerifyEmail204ResponseHeaders
+}
+
+func (response VerifyEmail204Response) VisitVerifyEmailResponse(w http.ResponseWriter) error {
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(204)
+	return nil
+}
+
 type LoginRequestObject struct {
 	Body *LoginJSONRequestBody
 }
@@ -7139,6 +7417,76 @@ func (response GetMe200JSONResponse) VisitGetMeResponse(w http.ResponseWriter) e
 	return err
 }
 
+type ChangePasswordRequestObject struct {
+	Body *ChangePasswordJSONRequestBody
+}
+
+type ChangePasswordResponseObject interface {
+	VisitChangePasswordResponse(w http.ResponseWriter) error
+}
+
+type ChangePassword204ResponseHeaders struct {
+	XEventPosition *int64
+}
+
+type ChangePassword204Response struct {
+	Headers ChangePassword204ResponseHeaders
+}
+
+func (response ChangePassword204Response) VisitChangePasswordResponse(w http.ResponseWriter) error {
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(204)
+	return nil
+}
+
+type ForgotPasswordRequestObject struct {
+	Body *ForgotPasswordJSONRequestBody
+}
+
+type ForgotPasswordResponseObject interface {
+	VisitForgotPasswordResponse(w http.ResponseWriter) error
+}
+
+type ForgotPassword202JSONResponse Notice
+
+func (response ForgotPassword202JSONResponse) VisitForgotPasswordResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetPasswordRequestObject struct {
+	Body *ResetPasswordJSONRequestBody
+}
+
+type ResetPasswordResponseObject interface {
+	VisitResetPasswordResponse(w http.ResponseWriter) error
+}
+
+type ResetPassword204ResponseHeaders struct {
+	XEventPosition *int64
+}
+
+type ResetPassword204Response struct {
+	Headers ResetPassword204ResponseHeaders
+}
+
+func (response ResetPassword204Response) VisitResetPasswordResponse(w http.ResponseWriter) error {
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(204)
+	return nil
+}
+
 type RefreshRequestObject struct {
 	Body *RefreshJSONRequestBody
 }
@@ -7193,6 +7541,111 @@ func (response Register201JSONResponse) VisitRegisterResponse(w http.ResponseWri
 	w.WriteHeader(201)
 	_, err := buf.WriteTo(w)
 	return err
+}
+
+type Register202JSONResponse Notice
+
+func (response Register202JSONResponse) VisitRegisterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfirmRegistrationRequestObject struct {
+	Body *ConfirmRegistrationJSONRequestBody
+}
+
+type ConfirmRegistrationResponseObject interface {
+	VisitConfirmRegistrationResponse(w http.ResponseWriter) error
+}
+
+type ConfirmRegistration201ResponseHeaders struct {
+	Location       string
+	XEventPosition *int64
+}
+
+type ConfirmRegistration201JSONResponse struct {
+	Body    SignIn
+	Headers ConfirmRegistration201ResponseHeaders
+}
+
+func (response ConfirmRegistration201JSONResponse) VisitConfirmRegistrationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EndSessionsRequestObject struct {
+	Params EndSessionsParams
+}
+
+type EndSessionsResponseObject interface {
+	VisitEndSessionsResponse(w http.ResponseWriter) error
+}
+
+type EndSessions204Response = DeletedResponse
+
+func (response EndSessions204Response) VisitEndSessionsResponse(w http.ResponseWriter) error {
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(204)
+	return nil
+}
+
+type ListSessionsRequestObject struct {
+}
+
+type ListSessionsResponseObject interface {
+	VisitListSessionsResponse(w http.ResponseWriter) error
+}
+
+type ListSessions200JSONResponse SessionList
+
+func (response ListSessions200JSONResponse) VisitListSessionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EndSessionRequestObject struct {
+	Id Id `json:"id"`
+}
+
+type EndSessionResponseObject interface {
+	VisitEndSessionResponse(w http.ResponseWriter) error
+}
+
+type EndSession204Response = DeletedResponse
+
+func (response EndSession204Response) VisitEndSessionResponse(w http.ResponseWriter) error {
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(204)
+	return nil
 }
 
 type ReadFeedRequestObject struct {
@@ -8760,6 +9213,12 @@ type StrictServerInterface interface {
 	// ProveConsistency Proof that an earlier history is the beginning of a later one
 	// (GET /api/audit/seals/consistency)
 	ProveConsistency(ctx context.Context, request ProveConsistencyRequestObject) (ProveConsistencyResponseObject, error)
+	// ResendVerification Have another verification code mailed
+	// (POST /api/auth/email/resend)
+	ResendVerification(ctx context.Context, request ResendVerificationRequestObject) (ResendVerificationResponseObject, error)
+	// VerifyEmail Show that your e-mail address is yours
+	// (POST /api/auth/email/verify)
+	VerifyEmail(ctx context.Context, request VerifyEmailRequestObject) (VerifyEmailResponseObject, error)
 	// Login Sign in
 	// (POST /api/auth/login)
 	Login(ctx context.Context, request LoginRequestObject) (LoginResponseObject, error)
@@ -8769,12 +9228,33 @@ type StrictServerInterface interface {
 	// GetMe Who am I
 	// (GET /api/auth/me)
 	GetMe(ctx context.Context, request GetMeRequestObject) (GetMeResponseObject, error)
+	// ChangePassword Change your password
+	// (POST /api/auth/password/change)
+	ChangePassword(ctx context.Context, request ChangePasswordRequestObject) (ChangePasswordResponseObject, error)
+	// ForgotPassword Have a code for a new password mailed
+	// (POST /api/auth/password/forgot)
+	ForgotPassword(ctx context.Context, request ForgotPasswordRequestObject) (ForgotPasswordResponseObject, error)
+	// ResetPassword Set a new password with a code
+	// (POST /api/auth/password/reset)
+	ResetPassword(ctx context.Context, request ResetPasswordRequestObject) (ResetPasswordResponseObject, error)
 	// Refresh Exchange a refresh token for new tokens
 	// (POST /api/auth/refresh)
 	Refresh(ctx context.Context, request RefreshRequestObject) (RefreshResponseObject, error)
 	// Register Make an account and its organization
 	// (POST /api/auth/register)
 	Register(ctx context.Context, request RegisterRequestObject) (RegisterResponseObject, error)
+	// ConfirmRegistration Make the account of a registration that was confirmed by mail
+	// (POST /api/auth/register/confirm)
+	ConfirmRegistration(ctx context.Context, request ConfirmRegistrationRequestObject) (ConfirmRegistrationResponseObject, error)
+	// EndSessions Sign out everywhere
+	// (DELETE /api/auth/sessions)
+	EndSessions(ctx context.Context, request EndSessionsRequestObject) (EndSessionsResponseObject, error)
+	// ListSessions Where you are signed in
+	// (GET /api/auth/sessions)
+	ListSessions(ctx context.Context, request ListSessionsRequestObject) (ListSessionsResponseObject, error)
+	// EndSession End one of your sessions
+	// (DELETE /api/auth/sessions/{id})
+	EndSession(ctx context.Context, request EndSessionRequestObject) (EndSessionResponseObject, error)
 	// ReadFeed The organization's own feed
 	// (GET /api/events)
 	ReadFeed(ctx context.Context, request ReadFeedRequestObject) (ReadFeedResponseObject, error)
@@ -9377,6 +9857,75 @@ func (sh *strictHandler) ProveConsistency(ctx echo.Context, params ProveConsiste
 	return nil
 }
 
+// ResendVerification operation middleware
+func (sh *strictHandler) ResendVerification(ctx echo.Context) error {
+	var request ResendVerificationRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ResendVerification(ctx.Request().Context(), request.(ResendVerificationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResendVerification")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ResendVerificationResponseObject); ok {
+		return validResponse.VisitResendVerificationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// VerifyEmail operation middleware
+func (sh *strictHandler) VerifyEmail(ctx echo.Context) error {
+	var request VerifyEmailRequestObject
+
+	var body VerifyEmailJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.VerifyEmail(ctx.Request().Context(), request.(VerifyEmailRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "VerifyEmail")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(VerifyEmailResponseObject); ok {
+		return validResponse.VisitVerifyEmailResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // Login operation middleware
 func (sh *strictHandler) Login(ctx echo.Context) error {
 	var request LoginRequestObject
@@ -9471,6 +10020,144 @@ func (sh *strictHandler) GetMe(ctx echo.Context, params GetMeParams) error {
 	return nil
 }
 
+// ChangePassword operation middleware
+func (sh *strictHandler) ChangePassword(ctx echo.Context) error {
+	var request ChangePasswordRequestObject
+
+	var body ChangePasswordJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ChangePassword(ctx.Request().Context(), request.(ChangePasswordRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ChangePassword")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ChangePasswordResponseObject); ok {
+		return validResponse.VisitChangePasswordResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ForgotPassword operation middleware
+func (sh *strictHandler) ForgotPassword(ctx echo.Context) error {
+	var request ForgotPasswordRequestObject
+
+	var body ForgotPasswordJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ForgotPassword(ctx.Request().Context(), request.(ForgotPasswordRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ForgotPassword")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ForgotPasswordResponseObject); ok {
+		return validResponse.VisitForgotPasswordResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ResetPassword operation middleware
+func (sh *strictHandler) ResetPassword(ctx echo.Context) error {
+	var request ResetPasswordRequestObject
+
+	var body ResetPasswordJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ResetPassword(ctx.Request().Context(), request.(ResetPasswordRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResetPassword")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ResetPasswordResponseObject); ok {
+		return validResponse.VisitResetPasswordResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // Refresh operation middleware
 func (sh *strictHandler) Refresh(ctx echo.Context) error {
 	var request RefreshRequestObject
@@ -9557,6 +10244,125 @@ func (sh *strictHandler) Register(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(RegisterResponseObject); ok {
 		return validResponse.VisitRegisterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ConfirmRegistration operation middleware
+func (sh *strictHandler) ConfirmRegistration(ctx echo.Context) error {
+	var request ConfirmRegistrationRequestObject
+
+	var body ConfirmRegistrationJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ConfirmRegistration(ctx.Request().Context(), request.(ConfirmRegistrationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ConfirmRegistration")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ConfirmRegistrationResponseObject); ok {
+		return validResponse.VisitConfirmRegistrationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// EndSessions operation middleware
+func (sh *strictHandler) EndSessions(ctx echo.Context, params EndSessionsParams) error {
+	var request EndSessionsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EndSessions(ctx.Request().Context(), request.(EndSessionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EndSessions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(EndSessionsResponseObject); ok {
+		return validResponse.VisitEndSessionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSessions operation middleware
+func (sh *strictHandler) ListSessions(ctx echo.Context) error {
+	var request ListSessionsRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSessions(ctx.Request().Context(), request.(ListSessionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSessions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSessionsResponseObject); ok {
+		return validResponse.VisitListSessionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// EndSession operation middleware
+func (sh *strictHandler) EndSession(ctx echo.Context, id Id) error {
+	var request EndSessionRequestObject
+
+	request.Id = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EndSession(ctx.Request().Context(), request.(EndSessionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EndSession")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(EndSessionResponseObject); ok {
+		return validResponse.VisitEndSessionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
