@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/riverqueue/river"
 
 	"github.com/testflow/testflow/internal/config"
@@ -158,20 +159,27 @@ func workerID(name string) (string, error) {
 	return fmt.Sprintf("%s-%d-%s", name, os.Getpid(), id.String()[24:]), nil
 }
 
+const (
+	// choresFirst lets a process that doesn't live for an hour do its share, and choresEvery is how often it is done.
+	choresFirst = time.Minute
+	choresEvery = time.Hour
+)
+
 // keepHouse does what must be done now and then, until ctx ends: partitions ahead, old answers and sessions away.
 func (p *platform) keepHouse(ctx context.Context) error {
 	reaper := &run.Reaper{DB: p.db.main, Store: p.store, Now: time.Now, Log: p.room("reaper")}
 	reaped := make(chan error, 1)
 	go func() { reaped <- reaper.Run(ctx) }()
-	tick := time.NewTicker(time.Hour)
-	defer tick.Stop()
+	next := time.NewTimer(choresFirst)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return <-reaped
 		case err := <-reaped:
 			return err
-		case <-tick.C:
+		case <-next.C:
+			next.Reset(choresEvery)
 			for _, chore := range p.chores() {
 				if err := chore.do(ctx); err != nil && ctx.Err() == nil {
 					p.log.WarnContext(ctx, "a chore failed; it is tried again in an hour", slog.String("chore", chore.name), slog.Any("err", err))
@@ -198,7 +206,17 @@ func (p *platform) chores() []chore {
 		{"old usage of API keys", func(ctx context.Context) error { _, err := p.orgs.PruneKeyUsage(ctx, time.Now()); return err }},
 		{"mail that was given up", p.mail.Purge},
 		{"windows of limits that are over", func(ctx context.Context) error { _, err := p.rates.Limiter.Prune(ctx); return err }},
+		{"organizations whose grace is over", func(ctx context.Context) error { _, err := p.orgs.EraseDue(ctx, p.eraseAnalytics); return err }},
 		{"old invitations", func(ctx context.Context) error { _, err := p.orgs.PurgeInvitations(ctx); return err }},
 		{"ended sessions", func(ctx context.Context) error { _, err := p.accounts.Purge(ctx); return err }},
 	}
+}
+
+// eraseAnalytics takes an erased organization out of the analytics database, behind what the projections still had to read.
+func (p *platform) eraseAnalytics(ctx context.Context, orgID uuid.UUID) error {
+	end, err := p.store.End(ctx)
+	if err != nil {
+		return err
+	}
+	return p.analytics.Erase(ctx, orgID, end)
 }
