@@ -223,6 +223,9 @@ func (c *Config) check(command Command, faults *Faults) {
 	if c.Server.Invitation < time.Minute {
 		faults.add("TESTFLOW_INVITATION_LIFETIME", "must be at least a minute")
 	}
+	if c.Limits.LiveRecheck > 4*time.Second {
+		faults.add("TESTFLOW_LIMIT_LIVE_RECHECK", "must be at most 4s: who is removed is cut off within 5 s")
+	}
 	if c.Server.DeletionGrace < 0 {
 		faults.add("TESTFLOW_ORG_DELETION_GRACE", "must not be negative")
 	}

@@ -43,7 +43,7 @@ type Settings struct {
 	LiveCoalesce      time.Duration `env:"TESTFLOW_LIMIT_LIVE_COALESCE" default:"10ms" doc:"How long events that follow another are collected into one frame."`
 	LiveRecentEvents  int           `env:"TESTFLOW_LIMIT_LIVE_RECENT_EVENTS" default:"4096" doc:"Events that a node keeps in memory for clients that resume."`
 	LiveAuthTime      time.Duration `env:"TESTFLOW_LIMIT_LIVE_AUTH_TIME" default:"5s" doc:"How long a live connection may take to sign in."`
-	LiveRecheck       time.Duration `env:"TESTFLOW_LIMIT_LIVE_RECHECK" default:"4s" doc:"How often it is checked that a live connection's sign-in still holds."`
+	LiveRecheck       time.Duration `env:"TESTFLOW_LIMIT_LIVE_RECHECK" default:"4s" doc:"How often it is checked that a live connection's sign-in still holds; at most 4s, since who is removed is cut off within 5 s."`
 	LiveWriteTimeout  time.Duration `env:"TESTFLOW_LIMIT_LIVE_WRITE_TIMEOUT" default:"10s" doc:"How long a client may leave what it was sent unread before it is cut."`
 	LiveCatchUpReader int           `env:"TESTFLOW_LIMIT_LIVE_CATCH_UP_READERS" default:"4" doc:"Live connections that read the log at the same time to catch up."`
 

@@ -152,6 +152,7 @@ type Server struct {
 	open      int               // sockets and handshakes
 	draining  bool
 	recheck   map[uuid.UUID]struct{} // organizations and accounts whose sockets want a check at once
+	keyCheck  map[uuid.UUID]struct{} // organizations whose API keys' sockets want one
 }
 
 // Stats are figures of this node since its start.
@@ -176,7 +177,7 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg, log: cfg.Logger.With(slog.String("room", "realtime")),
 		readers: make(chan struct{}, cfg.Limits.CatchUpReaders), recheckWake: make(chan struct{}, 1),
 		orgs: map[uuid.UUID]*orgIndex{}, dirty: map[*view]struct{}{}, advanced: make(chan struct{}),
-		sockets: map[*socket]struct{}{}, users: map[uuid.UUID]int{}, recheck: map[uuid.UUID]struct{}{},
+		sockets: map[*socket]struct{}{}, users: map[uuid.UUID]int{}, recheck: map[uuid.UUID]struct{}{}, keyCheck: map[uuid.UUID]struct{}{},
 	}
 	s.strangers, s.signed = s.newMelody(cfg.Limits.FirstFrame), s.newMelody(cfg.Limits.Frame)
 	s.flusher = time.AfterFunc(time.Hour, s.flushDirty)

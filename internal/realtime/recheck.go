@@ -36,6 +36,7 @@ func (s *Server) wantRecheck(it *item) {
 		who = it.StreamID
 	case it.account != uuid.Nil:
 		who = it.account
+		s.keyCheck[it.OrgID] = struct{}{} // the keys that this person holds may do what they may, and which those are isn't said
 	}
 	s.recheck[who] = struct{}{}
 	select {
@@ -83,7 +84,8 @@ func (s *Server) recheckLoop(ctx context.Context) {
 func (s *Server) recheckSome(ctx context.Context, all bool) {
 	s.mu.Lock()
 	wanted := s.recheck
-	s.recheck = map[uuid.UUID]struct{}{}
+	keys := s.keyCheck
+	s.recheck, s.keyCheck = map[uuid.UUID]struct{}{}, map[uuid.UUID]struct{}{}
 	who := map[identity]auth.Principal{}
 	for c := range s.sockets {
 		if c.state == stateStranger || c.state == stateClosing {
@@ -91,7 +93,8 @@ func (s *Server) recheckSome(ctx context.Context, all bool) {
 		}
 		_, org := wanted[c.principal.OrgID]
 		_, account := wanted[c.principal.AccountID]
-		if all || org || account {
+		_, key := keys[c.principal.OrgID]
+		if all || org || account || key && c.principal.Kind == auth.APIKey {
 			who[identityOf(c.principal)] = c.principal
 		}
 	}
