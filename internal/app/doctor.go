@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/testflow/testflow/internal/analytics"
+	"github.com/testflow/testflow/internal/audit"
 	"github.com/testflow/testflow/internal/cli"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/projection"
@@ -14,7 +15,8 @@ import (
 )
 
 type doctorCommand struct {
-	Invariants bool `help:"Check what must always hold: each run ends once, versions have no gaps, projections equal a rebuild." default:"true" negatable:""`
+	Invariants bool   `help:"Check what must always hold: each run ends once, versions have no gaps, projections equal a rebuild." default:"true" negatable:""`
+	Heads      string `help:"File with seals that were kept: the audit log must still be what they say." env:"TESTFLOW_AUDIT_HEADS_FILE" placeholder:"FILE"`
 }
 
 // Run prints a line for each invariant and one for each violation; exit code 1 says that there are some.
@@ -24,12 +26,19 @@ func (d *doctorCommand) Run(ctx context.Context, t terminal) error {
 			t.printf("The database answers, and its schema is this version's.\n")
 			return nil
 		}
+		var heads []string
+		if d.Heads != "" {
+			var err error
+			if heads, err = cli.ReadHeads(d.Heads); err != nil {
+				return &cli.Exit{Code: cli.ExitUsage, Err: fmt.Errorf("read the seals that were kept: %w", err)}
+			}
+		}
 		runner := projection.NewRunner(projection.Config{Store: store, DB: dbs.analytics, Projections: analytics.Projections(), Now: time.Now, Logger: log})
 		if err := runner.Setup(ctx); err != nil {
 			return err
 		}
 		bad := 0
-		for _, inv := range invariants(dbs, store, runner) {
+		for _, inv := range invariants(dbs, store, runner, heads, log) {
 			start := time.Now()
 			found, err := inv.check(ctx)
 			if err != nil {
@@ -58,8 +67,9 @@ type invariant struct {
 	check      func(ctx context.Context) (violations []string, err error)
 }
 
-func invariants(dbs *databases, store *eventstore.Store, runner *projection.Runner) []invariant {
+func invariants(dbs *databases, store *eventstore.Store, runner *projection.Runner, heads []string, log *slog.Logger) []invariant {
 	runs := &run.Doctor{DB: dbs.main, Store: store, Now: time.Now}
+	seals := &audit.Service{DB: dbs.main, Store: store, Evidence: audit.Seals, Now: time.Now, NewID: newID, Log: log}
 	return []invariant{
 		{"I2", "each requested run reaches exactly one end, in time", runs.CheckEnds},
 		{"I3", "an acknowledged command is stored exactly once", store.CheckCommands},
@@ -67,6 +77,7 @@ func invariants(dbs *databases, store *eventstore.Store, runner *projection.Runn
 		{"I5", "an organization's feed, page by page, is the scan of its events", store.CheckFeed},
 		{"I6", "projections equal a rebuild from zero", func(ctx context.Context) ([]string, error) { return compareAll(ctx, runner) }},
 		{"I8", "what is done twice is recorded once", runs.CheckResults},
+		{"I11", "the audit log is what was sealed, by every seal that was kept", func(ctx context.Context) ([]string, error) { return seals.CheckSeals(ctx, heads) }},
 	}
 }
 

@@ -64,6 +64,7 @@ type platform struct {
 	analytics *analytics.Service
 	audit     *audit.Service
 	sealer    *audit.Sealer
+	runSealer *audit.RunSealer
 	refusals  *audit.Refusals
 
 	live  *realtime.Server
@@ -287,7 +288,7 @@ func (p *platform) startDoors(ctx context.Context, proc *process, l net.Listener
 	proc.start(ctx, part{name: "projections", run: p.projections.Run, stop: func(context.Context) error { cancel(); return nil }})
 	proc.start(ctx, part{name: "housekeeping", run: p.keepHouse})
 	proc.start(ctx, part{name: "usage of keys", run: p.orgs.RunKeyUses}) // stops after the doors that count
-	proc.start(ctx, part{name: "sealer", run: p.sealer.Run})
+	proc.start(ctx, part{name: "sealer", run: p.sealer.Run, stop: p.sealer.Pass})
 	proc.start(ctx, part{name: "refusals", run: p.refusals.Run})
 	proc.start(ctx, part{name: "live", run: p.live.Run})
 	proc.start(ctx, serveHTTP(l, p.door.Serve, func(ctx context.Context) error {

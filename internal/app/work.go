@@ -199,6 +199,7 @@ func (p *platform) chores() []chore {
 	return []chore{
 		{"partitions of the log", func(ctx context.Context) error { _, err := p.store.EnsurePartitions(ctx); return err }},
 		{"partitions of bodies", p.ensureBodies},
+		{"days of runs into the audit log", p.runSealer.Pass},
 		{"old answers to idempotent commands", func(ctx context.Context) error {
 			_, err := p.idempotency.Prune(ctx)
 			return err

@@ -102,6 +102,7 @@ func Types() []eventstore.Type {
 		event(TypeExportStarted, func() eventstore.Data { return new(ExportStarted) }),
 		event(TypeExportEnded, func() eventstore.Data { return new(ExportEnded) }),
 		event(TypeSettingsChanged, func() eventstore.Data { return new(SettingsChanged) }),
+		event(TypeRunsSealed, func() eventstore.Data { return new(RunsSealed) }),
 	}
 }
 

@@ -3,7 +3,6 @@ package audit_test
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -13,13 +12,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/testflow/testflow/internal/audit"
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/eventstore"
-	"github.com/testflow/testflow/internal/fault"
-	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/seal"
 	"github.com/testflow/testflow/internal/vault"
 )
@@ -419,5 +415,3 @@ func (s *sealed) steal(t *testing.T) *seal.Signer {
 	require.NoError(t, err)
 	return signer
 }
-
-var _ = []any{hex.EncodeToString, tlog.CheckRecord, fault.KindOf, postgres.SQLState}

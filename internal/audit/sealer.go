@@ -52,6 +52,7 @@ type SealerConfig struct {
 type Sealer struct {
 	cfg   SealerConfig
 	trees *lru.Cache[uuid.UUID, knownTree]
+	turn  sync.Mutex // held by a pass
 
 	mu       sync.Mutex
 	stats    SealStats
@@ -101,8 +102,11 @@ func (s *Sealer) Run(ctx context.Context) error {
 	}
 }
 
-// Pass seals all that is settled when it is called, unless another process is at it.
+// Pass seals all that is settled when it is called, unless another process is at it. A stop calls it once more, so that
+// little is left unsealed.
 func (s *Sealer) Pass(ctx context.Context) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	err := s.pass(ctx)
 	oldest, statErr := s.oldest(ctx)
 	s.mu.Lock()

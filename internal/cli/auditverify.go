@@ -42,7 +42,7 @@ func (a *AuditVerify) Run(ctx context.Context, env Env) error {
 		opts.Pins = append(opts.Pins, pins...)
 	}
 	for _, name := range a.Head {
-		heads, err := readHeads(name)
+		heads, err := ReadHeads(name)
 		if err != nil {
 			return usage("%w", err)
 		}
@@ -218,8 +218,8 @@ func readPins(text string) ([]string, error) {
 	return pins, nil
 }
 
-// readHeads reads a file of seals: one note as it is, or a JSON object a line with a field "note".
-func readHeads(name string) ([]string, error) {
+// ReadHeads reads the seals that somebody kept in a file: one note as it is, or a JSON object a line with a field "note".
+func ReadHeads(name string) ([]string, error) {
 	raw, err := readFile(name, maxHeadsFile)
 	if err != nil {
 		return nil, err
@@ -265,7 +265,7 @@ func readFile(name string, limit int64) ([]byte, error) {
 	return raw, nil
 }
 
-// saveHead adds the last seal to a file, in the form that readHeads reads.
+// saveHead adds the last seal to a file, in the form that ReadHeads reads.
 func saveHead(name string, r seal.Report) (err error) {
 	line, err := json.Marshal(map[string]any{"organizationId": r.OrgID, "size": r.Last.Size, "time": r.Last.Time, "note": r.Note})
 	if err != nil {

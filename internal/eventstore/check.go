@@ -171,7 +171,8 @@ func (s *Store) Oldest(ctx context.Context) (position int64, err error) {
 	return position, nil
 }
 
-// DropRuns drops the UTC days of runs before a time, and returns how many went. Today and the two days before stay.
+// DropRuns drops the UTC days of runs before a time, and returns how many went. Today and the two days before stay,
+// and so does a day with runs until its digest is sealed.
 func (s *Store) DropRuns(ctx context.Context, before time.Time) (days int, err error) {
 	err = s.cfg.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `SELECT es.drop_partitions($1::date)`, before.UTC().Format(time.DateOnly)).Scan(&days)

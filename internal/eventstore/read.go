@@ -314,7 +314,7 @@ func (s *Store) collect(ctx context.Context, q querier, rows pgx.Rows, asIs bool
 		if len(events[i].Data) == 0 {
 			continue // left out
 		}
-		if err = s.lift(&events[i]); err != nil {
+		if err = s.lift(&events[i]); err != nil && !asIs {
 			return nil, 0, err
 		}
 	}
