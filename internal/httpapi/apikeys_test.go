@@ -127,6 +127,17 @@ func TestApiKeyUsage_days(t *testing.T) {
 	}
 }
 
+// A key that may execute and not read is told what it started, not that it failed.
+func TestApiKeys_thatMayNotReadDoNotWait(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	th := w.things("admin-a")
+	_, key := w.key("admin-a", `["run.execute"]`, "")
+	got := w.do(call{method: "POST", path: "/api/tests/" + th["tests"] + "/execute", as: key, header: map[string]string{"Prefer": "wait=5"}})
+	require.Equal(t, 202, got.status, got.text)
+	require.Empty(t, got.header.Get("Preference-Applied"))
+}
+
 // TestAttack_keyScopesByOperations tries every operation with a key of each single scope, and with one that has all but
 // the right one: nothing opens but what the document says.
 func TestAttack_keyScopesByOperations(t *testing.T) {

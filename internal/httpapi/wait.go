@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/run"
 )
 
@@ -27,7 +28,7 @@ func (s *Server) wait(next echo.HandlerFunc) echo.HandlerFunc {
 			return next(c)
 		}
 		seconds, ok := preferredWait(c.Request().Header.Values("Prefer"))
-		if !ok {
+		if !ok || !auth.From(ctx).May(auth.RunRead) { // an API key that may execute and not read: a preference, so it is left out
 			return next(c)
 		}
 		outer := c.Response()

@@ -151,7 +151,7 @@ func (s *Service) noteNetwork(ctx context.Context, p auth.Principal, k soughtKey
 			return err
 		}
 		event := APIKeyUsedFromNewAddress{KeyID: p.AccountID, Network: k.network, Allowed: allowed}
-		if _, err := s.Store.Append(ctx, tx, apiKeyUseStream(p.OrgID, p.AccountID), eventstore.AnyVersion, p, event); err != nil {
+		if _, err := s.Store.Append(ctx, tx, apiKeyStream(p.OrgID, p.AccountID), eventstore.AnyVersion, p, event); err != nil {
 			return err
 		}
 		return q.ForgetAPIKeyNetworks(ctx, orgdb.ForgetAPIKeyNetworksParams{OrgID: p.OrgID, KeyID: p.AccountID, Kept: limits.MaxKeyNetworks})

@@ -9,13 +9,9 @@ import (
 	"github.com/testflow/testflow/internal/eventstore"
 )
 
-const (
-	// KindAPIKey is the kind of an API key's stream; its id is the key's.
-	KindAPIKey = "apiKey"
-	// KindAPIKeyUse is the kind of the stream of where a key was used from. It is apart from KindAPIKey so that a use
-	// doesn't change the key's version; its id follows from the key's.
-	KindAPIKeyUse = "apiKeyUse"
-)
+// KindAPIKey is the kind of an API key's stream; its id is the key's. What is told of its use stands in it too, so the key's
+// version, which only a change raises, isn't the stream's: commands are serialized by the key's row.
+const KindAPIKey = "apiKey"
 
 // The names below are stored for ever: add, never rename.
 const (
@@ -101,8 +97,4 @@ func apiKeyTypes() []eventstore.Type {
 
 func apiKeyStream(orgID, id uuid.UUID) eventstore.Stream {
 	return eventstore.Stream{OrgID: orgID, ID: id, Kind: KindAPIKey}
-}
-
-func apiKeyUseStream(orgID, id uuid.UUID) eventstore.Stream {
-	return eventstore.Stream{OrgID: orgID, ID: uuid.NewSHA1(id, []byte("use")), Kind: KindAPIKeyUse}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/testflow/testflow/internal/account"
 	"github.com/testflow/testflow/internal/auth"
+	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/org/internal/orgdb"
@@ -139,7 +140,7 @@ func (s *Service) UpdateKey(ctx context.Context, orgID, id uuid.UUID, patch KeyP
 				return keyAboveYours(more)
 			}
 		}
-		done, err := s.Store.Append(ctx, tx, apiKeyStream(orgID, id), int(row.Version), m.who, APIKeyChanged{From: was, To: is})
+		done, err := s.Store.Append(ctx, tx, apiKeyStream(orgID, id), eventstore.AnyVersion, m.who, APIKeyChanged{From: was, To: is})
 		if err != nil {
 			return err
 		}
@@ -173,11 +174,11 @@ func (s *Service) RotateKey(ctx context.Context, orgID, id uuid.UUID, overlap ti
 			rotated.PreviousUntil = instant(&until)
 		}
 		key, hash := auth.MintKey(id)
-		done, err := s.Store.Append(ctx, tx, apiKeyStream(orgID, id), int(row.Version), m.who, rotated)
+		done, err := s.Store.Append(ctx, tx, apiKeyStream(orgID, id), eventstore.AnyVersion, m.who, rotated)
 		if err != nil {
 			return err
 		}
-		if err := orgdb.New(tx).RotateAPIKeySecret(ctx, orgdb.RotateAPIKeySecretParams{OrgID: orgID, KeyID: id, Hash: hash, Overlap: overlap > 0}); err != nil {
+		if err := orgdb.New(tx).RotateAPIKeySecret(ctx, orgdb.RotateAPIKeySecretParams{OrgID: orgID, KeyID: id, Hash: hash}); err != nil {
 			return fmt.Errorf("store the hash of a key: %w", err)
 		}
 		secret = vault.NewSecret(key)
@@ -198,7 +199,7 @@ func (s *Service) RevokeKey(ctx context.Context, orgID, id uuid.UUID, expected *
 		if err != nil {
 			return err
 		}
-		done, err := s.Store.Append(ctx, tx, apiKeyStream(orgID, id), int(row.Version), m.who, APIKeyRevoked{Name: row.Name})
+		done, err := s.Store.Append(ctx, tx, apiKeyStream(orgID, id), eventstore.AnyVersion, m.who, APIKeyRevoked{Name: row.Name})
 		position = done.Position
 		return err
 	})

@@ -21,8 +21,8 @@ UPDATE org_api_keys SET revoked_at = @revoked_at, version = @version, updated_at
 INSERT INTO org_api_key_secrets (key_id, org_id, hash) VALUES (@key_id, @org_id, @hash);
 
 -- name: RotateAPIKeySecret :exec
--- The secret before goes on beside the new one only where it has an overlap.
-UPDATE org_api_key_secrets SET previous_hash = CASE WHEN @overlap::boolean THEN hash END, hash = @hash
+-- The secret before is kept, so that whoever still shows it hears that it has ended; whether it works, previous_until says.
+UPDATE org_api_key_secrets SET previous_hash = hash, hash = @hash
  WHERE org_id = @org_id AND key_id = @key_id;
 
 -- name: CountAPIKeys :one

@@ -569,25 +569,19 @@ func (q *Queries) RotateAPIKey(ctx context.Context, arg RotateAPIKeyParams) erro
 }
 
 const rotateAPIKeySecret = `-- name: RotateAPIKeySecret :exec
-UPDATE org_api_key_secrets SET previous_hash = CASE WHEN $1::boolean THEN hash END, hash = $2
- WHERE org_id = $3 AND key_id = $4
+UPDATE org_api_key_secrets SET previous_hash = hash, hash = $1
+ WHERE org_id = $2 AND key_id = $3
 `
 
 type RotateAPIKeySecretParams struct {
-	Overlap bool
-	Hash    []byte
-	OrgID   uuid.UUID
-	KeyID   uuid.UUID
+	Hash  []byte
+	OrgID uuid.UUID
+	KeyID uuid.UUID
 }
 
-// The secret before goes on beside the new one only where it has an overlap.
+// The secret before is kept, so that whoever still shows it hears that it has ended; whether it works, previous_until says.
 func (q *Queries) RotateAPIKeySecret(ctx context.Context, arg RotateAPIKeySecretParams) error {
-	_, err := q.db.Exec(ctx, rotateAPIKeySecret,
-		arg.Overlap,
-		arg.Hash,
-		arg.OrgID,
-		arg.KeyID,
-	)
+	_, err := q.db.Exec(ctx, rotateAPIKeySecret, arg.Hash, arg.OrgID, arg.KeyID)
 	return err
 }
 
