@@ -3,7 +3,6 @@ package app_test
 import (
 	"context"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,9 +17,10 @@ import (
 func TestOrigins_ofTheLiveStream(t *testing.T) {
 	t.Parallel()
 	in := serving(t, "TESTFLOW_PUBLIC_URL=https://testflow.example.com", "TESTFLOW_ALLOWED_ORIGINS=https://status.example.com", "RATE_LIMIT_MAX_REQUESTS=3")
-	server := in.serve()
+	server, ok := in.launch([]string{"serve"}, saysInLog("serving", "address"), "LOG_LEVEL=info", "TESTFLOW_HOST=127.0.0.1") // its url is the public one
+	require.True(t, ok, "serve ended: %s", server.errs)
+	server.url = "http://" + server.url
 	u := &user{t: t, url: func() string { return server.url }}
-	server.url = "http://127.0.0.1:" + portOf(t, server.errs.String())
 	dial := func(origin string) (*websocket.Conn, *http.Response, error) {
 		header := http.Header{}
 		if origin != "" {
@@ -60,14 +60,4 @@ func TestOrigins_ofTheLiveStream(t *testing.T) {
 	a, err = u.do(t.Context(), "GET", "/livez", nil)
 	require.NoError(t, err)
 	assert.Equal(t, "max-age=31536000", a.header.Get("Strict-Transport-Security"))
-}
-
-// portOf reads from a log where serve listens, when the public address isn't that.
-func portOf(t *testing.T, log string) string {
-	t.Helper()
-	_, rest, _ := strings.Cut(log, `"msg":"serving"`)
-	_, rest, found := strings.Cut(rest, `"address":"`)
-	require.True(t, found, log)
-	address, _, _ := strings.Cut(rest, `"`)
-	return address[strings.LastIndexByte(address, ':')+1:]
 }
