@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/testflow/testflow/internal/postgres"
 )
@@ -16,6 +17,8 @@ type banner struct {
 	server       *postgres.Server // nil when DATABASE_URL was given
 	egress       []string
 	demo         *demo
+	requests     int // of one user in window; 0 = any number
+	window       time.Duration
 }
 
 func (b banner) print(t terminal) {
@@ -44,6 +47,11 @@ func (b banner) print(t terminal) {
 		line("")
 		line("  Tests may call these private addresses: %s", strings.Join(b.egress, ", "))
 		line("  To open others: TESTFLOW_EGRESS_ALLOW=127.0.0.1:8080,10.20.0.0/16:443")
+	}
+	if b.requests > 0 {
+		line("")
+		line("  A user may send %d requests in %s, as everywhere. To try it without limits:", b.requests, strings.TrimSuffix(b.window.String(), "0s"))
+		line("  RATE_LIMIT_MAX_REQUESTS=0 RATE_LIMIT_EXECUTION_MAX_REQUESTS=0")
 	}
 	line("")
 	line("Ctrl-C stops everything and keeps the data.")

@@ -86,7 +86,7 @@ func (u *upCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err := p.startWorker(ctx, proc); err != nil {
 		return err
 	}
-	b := banner{url: p.url(listener), dataDir: dir.path, keysMade: made, server: server, egress: c.Server.EgressAllow}
+	b := banner{url: p.url(listener), dataDir: dir.path, keysMade: made, server: server, egress: c.Server.EgressAllow, requests: c.Limits.RateRequests, window: c.Limits.RateWindow}
 	if u.Demo {
 		d := &demo{platform: p, password: secrets.DemoPassword, base: "http://" + sample.Address, log: log.With(slog.String("room", "demo"))}
 		if err := d.seed(ctx); err != nil {
