@@ -27,7 +27,7 @@ var makers = []struct {
 		return w.users["viewer"+strings.TrimPrefix(who, "admin")].String()
 	}},
 	{"invitations", func(w *world, who string, th things) string {
-		invited := w.do(call{method: "POST", path: "/api/organizations/" + th["organizations"] + "/invitations", as: who, body: `{"email": "canary-` + w.orgOf(who).String() + "-" + newID().String() + `@example.com", "role": "viewer"}`})
+		invited := w.do(call{method: "POST", path: "/api/organizations/" + th["organizations"] + "/invitations", as: who, body: `{"email": "canary-` + w.orgOf(who).String() + "@" + newID().String() + `.example.com", "role": "viewer"}`})
 		require.Equal(w.t, 201, invited.status, invited.text)
 		return invited.id()
 	}},
