@@ -53,6 +53,7 @@ func eventTypes() []eventstore.Type {
 		one("project.renamed", eventstore.Ledger, eventstore.VisibleOrganization),
 		one("incident.opened", eventstore.Ledger, eventstore.VisibleOrganization),
 		one("org.member_removed", eventstore.Ledger, eventstore.VisibleAudit),
+		one("org.api_key_revoked", eventstore.Ledger, eventstore.VisibleAudit),
 		one("account.signed_in", eventstore.Ledger, eventstore.VisibleNever),
 	}
 }
@@ -72,6 +73,16 @@ func (p *people) add(org uuid.UUID, role auth.Role) (token string, who auth.Prin
 	defer p.mu.Unlock()
 	token = "token-" + newID().String()
 	who = auth.Principal{Kind: auth.User, AccountID: newID(), OrgID: org, Role: role, SessionID: newID()}
+	p.tokens[token] = who
+	return token, who
+}
+
+// addKey is add for an API key of an organization.
+func (p *people) addKey(org uuid.UUID, scopes auth.Scopes) (token string, who auth.Principal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	token = "key-" + newID().String()
+	who = auth.Principal{Kind: auth.APIKey, AccountID: newID(), OrgID: org, Role: auth.Admin, Scopes: scopes, KeyGeneration: 1}
 	p.tokens[token] = who
 	return token, who
 }

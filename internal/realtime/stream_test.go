@@ -280,6 +280,40 @@ func TestStream_removedMember_isCut(t *testing.T) {
 	require.Equal(t, id, collect(t, other, 1))
 }
 
+func TestStream_keyThatEnds_isCut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *realtime.Config) { c.Limits.Recheck = time.Hour }) // only the event can tell
+	org := newID()
+	token, who := w.people.addKey(org, auth.ScopesOf(auth.Viewer))
+	stays, _ := w.people.addKey(org, auth.ScopesOf(auth.Viewer))
+	c, other := w.subscribed(t, token, "", "organization"), w.subscribed(t, stays, "", "organization")
+
+	w.people.mu.Lock()
+	w.people.gone[who.AccountID] = fault.New(fault.Unauthenticated, "auth.api_key_revoked", "This API key was revoked.")
+	w.people.mu.Unlock()
+	w.ledger(t, org, who.AccountID, "apiKey", payload{name: "org.api_key_revoked"})
+	code, bye := closedWith(t, c)
+	require.Equal(t, realtime.CloseSignedOut, code)
+	require.Equal(t, "signed_out", bye.Reason)
+	require.Equal(t, 1, w.people.checks, "no other key is asked about")
+	id := w.runs(t, requested(org, newID(), newID(), 1))
+	require.Equal(t, id, collect(t, other, 1))
+}
+
+func TestStream_keyWithoutItsScope_isCut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *realtime.Config) { c.Limits.Recheck = 20 * time.Millisecond })
+	token, who := w.people.addKey(newID(), auth.NewScopes(auth.EventsRead, auth.RunRead))
+	c := w.subscribed(t, token, "", "organization")
+	w.people.mu.Lock()
+	who.Scopes = auth.NewScopes(auth.RunRead)
+	w.people.tokens[token] = who
+	w.people.mu.Unlock()
+	code, bye := closedWith(t, c)
+	require.Equal(t, realtime.CloseRemoved, code)
+	require.Equal(t, "removed", bye.Reason)
+}
+
 func TestStream_signedOut_isCutWithoutAnEvent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *realtime.Config) { c.Limits.Recheck = 50 * time.Millisecond })
