@@ -106,6 +106,10 @@ bench: ## Measure this machine: events/s, runs/s, commit to socket, CPU and memo
 		$(GO) test -run '^$$' -bench BenchmarkTake -benchtime 2s ./internal/ratelimit && \
 		$(GO) test -run '^$$' -bench BenchmarkPlatform -benchtime 1x -timeout 20m $(ARGS) ./internal/app"
 
+.PHONY: bench/audit
+bench/audit: ## Make, seal, export and verify an audit log of a million events: rates and memory, beside bare ones (minutes)
+	@TESTFLOW_AUDIT_EVENTS=$${TESTFLOW_AUDIT_EVENTS:-1000000} $(WITH_POSTGRES) $(GO) test -run TestExport_ofAnySize -count 1 -v -timeout 60m $(ARGS) ./internal/app
+
 .PHONY: clean
 clean: ## Remove what was built here. Your data stays
 	@rm -rf bin .cache coverage.out
