@@ -80,6 +80,7 @@ func Types() []eventstore.Type {
 		event(TypePasswordChanged, func() eventstore.Data { return new(PasswordChanged) }),
 		event(TypeSessionsEnded, func() eventstore.Data { return new(SessionsEnded) }),
 		event(TypeRegistrationTried, func() eventstore.Data { return new(RegistrationTried) }),
+		event(TypeErased, func() eventstore.Data { return new(Erased) }),
 	}
 }
 

@@ -18,7 +18,7 @@ func (p *Persons) AddTx(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
 }
 
 // ForgetTx destroys keys, and with them what was sealed with them. Processes that have one in memory go on with it for a
-// few minutes at most. It works as the system role; unknown ids change nothing.
+// few seconds at most. It works as the system role; unknown ids change nothing.
 func (p *Persons) ForgetTx(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
 	if err := accountdb.New(tx).DeletePersonKeys(ctx, ids); err != nil {
 		return fmt.Errorf("destroy keys of people: %w", err)

@@ -18,8 +18,9 @@ import (
 const (
 	// cachedPersons bounds the memory of the cache of keys: about 1 KiB each.
 	cachedPersons = 10_000
-	// personCacheFor is how long a process goes on opening what it could open: an erased person is gone after it.
-	personCacheFor = 5 * time.Minute
+	// personCacheFor is how long a process goes on opening what it could open: an erased person is gone after it,
+	// everywhere.
+	personCacheFor = 5 * time.Second
 )
 
 // ErrErased says that a person's key is gone, so that what was sealed with it is gone too.

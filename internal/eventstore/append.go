@@ -103,7 +103,7 @@ func (s *Store) meta(ctx context.Context, tx pgx.Tx, who Actor) (Meta, error) {
 		return Meta{ActorKind: "system"}, nil
 	}
 	m := Meta{ActorKind: who.ActorKind(), ActorID: who.ActorID(), RequestID: who.RequestID(), Address: who.RemoteAddress(), Agent: who.UserAgent()}
-	if m.ActorKind != "user" {
+	if m.ActorKind != "user" && m.ActorKind != "apiKey" { // a key is used from where its holder is
 		return m, nil
 	}
 	for _, field := range []*string{&m.Address, &m.Agent} {

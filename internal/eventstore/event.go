@@ -80,7 +80,7 @@ type Actor interface {
 }
 
 // Meta is what stands beside an event's data: who, from where, by which request. Address and Agent are sealed with the
-// person's key ("sealed:…") when the actor is a user, so that erasing the key erases them and hashes still hold.
+// actor's own key ("sealed:…") when it is a user or an API key, so that erasing that erases them and hashes still hold.
 type Meta struct {
 	ActorKind string    `json:"actorKind,omitempty"`
 	ActorID   uuid.UUID `json:"actorId,omitzero"`

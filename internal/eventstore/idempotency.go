@@ -186,3 +186,15 @@ func (i *Idempotency) Prune(ctx context.Context) (n int64, err error) {
 	}
 	return n, nil
 }
+
+// ForgetAnswersTx removes the answers that were kept for a principal, and every other one that mentions the text, as the
+// system role: somebody is being forgotten.
+func ForgetAnswersTx(ctx context.Context, tx pgx.Tx, principal, mentions string) error {
+	_, err := tx.Exec(ctx, `
+		DELETE FROM es.idempotency_answers
+		 WHERE principal = $1 OR NOT sealed AND position(convert_to($2, 'UTF8') IN body) > 0`, principal, mentions)
+	if err != nil {
+		return fmt.Errorf("forget answers: %w", err)
+	}
+	return nil
+}

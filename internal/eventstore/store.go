@@ -23,7 +23,7 @@ type Config struct {
 	Types  []Type       // of every slice; two with one name are a mistake that New panics on
 	Inline []ReadModel  // called in this order after each append
 	// Seal encrypts a piece of personal data with the key of person, in the append's transaction, and returns text that
-	// starts with "sealed:". It is asked for addresses and agents of users; nil = they are not stored.
+	// starts with "sealed:". It is asked for addresses and agents of users and of API keys; nil = they are not stored.
 	Seal   func(ctx context.Context, tx pgx.Tx, person uuid.UUID, plain string) (string, error)
 	Now    func() time.Time
 	NewID  func() uuid.UUID // UUIDv7; names an append

@@ -95,6 +95,7 @@ type base struct {
 	store   *eventstore.Store
 	plans   *run.Plans
 	persons *account.Persons
+	orgs    *org.Service
 	runs    *run.Service
 	feed    *eventstore.Feed
 	pos     *positions
@@ -168,6 +169,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.server, err = httpapi.New(w.deps)
 	require.NoError(t, err)
+	w.base.orgs = orgs
 	w.orgA, w.orgB = w.populate(orgs, "a"), w.populate(orgs, "b")
 	return w
 }

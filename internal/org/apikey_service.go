@@ -58,6 +58,10 @@ func (s *Service) CreateKey(ctx context.Context, orgID uuid.UUID, d KeyDraft) (k
 		}
 		id := s.NewID()
 		key, hash := auth.MintKey(id)
+		// Where it is used from is personal of its holder: it is sealed with a key of its own and goes with them.
+		if err := s.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error { return s.Accounts.Persons.AddTx(ctx, tx, id) }); err != nil {
+			return err
+		}
 		done, err := s.Store.Append(ctx, tx, apiKeyStream(orgID, id), 0, m.who, APIKeyCreated{KeySettings: settings, Role: m.role, HolderID: m.holder})
 		if err != nil {
 			return err

@@ -282,4 +282,6 @@ func triggerOf(who auth.Principal, wanted Trigger) Trigger {
 	return TriggerSchedule
 }
 
-func byOf(who auth.Principal) By { return By{Kind: string(who.Kind), ID: who.AccountID, RequestID: who.Request} }
+func byOf(who auth.Principal) By {
+	return By{Kind: string(who.Kind), ID: who.AccountID, RequestID: who.Request}
+}

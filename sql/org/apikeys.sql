@@ -93,11 +93,13 @@ SELECT u.key_id, u.day::date, u.route, k.org_id, u.requests, u.refused
 ON CONFLICT (key_id, day, route) DO UPDATE SET requests = org_api_key_usage.requests + EXCLUDED.requests, refused = org_api_key_usage.refused + EXCLUDED.refused;
 
 -- name: NoteAPIKeyUses :exec
--- At most once a minute for each key, whichever nodes say so.
+-- At most once a minute for each key, whichever nodes say so. Not where the holder was erased meanwhile: it was their
+-- address.
 INSERT INTO org_api_key_uses (key_id, org_id, last_used_at, address)
 SELECT u.key_id, k.org_id, u.at, u.address
   FROM (SELECT unnest(@key_ids::uuid[]) AS key_id, unnest(@used_at::timestamptz[]) AS at, unnest(@addresses::text[]) AS address) u
   JOIN org_api_keys k ON k.key_id = u.key_id
+  JOIN person_keys p ON p.account_id = k.key_id
  ORDER BY u.key_id
 ON CONFLICT (key_id) DO UPDATE SET last_used_at = EXCLUDED.last_used_at, address = EXCLUDED.address
  WHERE org_api_key_uses.last_used_at <= EXCLUDED.last_used_at - interval '1 minute';

@@ -479,6 +479,7 @@ INSERT INTO org_api_key_uses (key_id, org_id, last_used_at, address)
 SELECT u.key_id, k.org_id, u.at, u.address
   FROM (SELECT unnest($1::uuid[]) AS key_id, unnest($2::timestamptz[]) AS at, unnest($3::text[]) AS address) u
   JOIN org_api_keys k ON k.key_id = u.key_id
+  JOIN person_keys p ON p.account_id = k.key_id
  ORDER BY u.key_id
 ON CONFLICT (key_id) DO UPDATE SET last_used_at = EXCLUDED.last_used_at, address = EXCLUDED.address
  WHERE org_api_key_uses.last_used_at <= EXCLUDED.last_used_at - interval '1 minute'
@@ -490,7 +491,8 @@ type NoteAPIKeyUsesParams struct {
 	Addresses []string
 }
 
-// At most once a minute for each key, whichever nodes say so.
+// At most once a minute for each key, whichever nodes say so. Not where the holder was erased meanwhile: it was their
+// address.
 func (q *Queries) NoteAPIKeyUses(ctx context.Context, arg NoteAPIKeyUsesParams) error {
 	_, err := q.db.Exec(ctx, noteAPIKeyUses, arg.KeyIds, arg.UsedAt, arg.Addresses)
 	return err
