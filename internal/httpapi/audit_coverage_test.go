@@ -21,9 +21,10 @@ import (
 
 // unrecorded are the commands that leave no event, and why.
 var unrecorded = map[string]string{
-	"validateTest":     "changes nothing",
-	"lookUpInvitation": "changes nothing",
-	"refresh":          "goes on with a session whose beginning is on record; a token that is used twice is an event",
+	"validateTest":        "changes nothing",
+	"lookUpInvitation":    "changes nothing",
+	"confirmRegistration": "makes what register makes, where the policy wants a code; org holds that",
+	"refresh":             "goes on with a session whose beginning is on record; a token that is used twice is an event",
 }
 
 // inRuns are the commands that are recorded in the log of runs, with actor and request: executions are too many for the
@@ -44,6 +45,10 @@ var changes = map[string]struct {
 	"deleteEnvironment":  {"environment.deleted", []string{"name"}},
 	"replaceTest":        {"test.revised", []string{"revision", "contentHash"}}, // the revision before it is in the log as well
 	"updateTest":         {"test.revised", []string{"revision", "contentHash"}},
+	"endSession":         {"account.sessions_ended", []string{"sessions"}},
+	"endSessions":        {"account.sessions_ended", []string{"sessions"}},
+	"changePassword":     {"account.password_changed", []string{"by"}}, // passwords themselves are nobody's to read
+	"resetPassword":      {"account.password_changed", []string{"by"}},
 	"revokeInvitation":   {"org.invitation_revoked", []string{"invitationId", "role"}},
 	"deleteOrganization": {"org.deletion_scheduled", []string{"eraseAt"}},
 	"eraseMe":            {"account.erased", []string{"by"}},
@@ -70,8 +75,24 @@ var recipes = map[string]func(w *world, th things) call{
 	"acceptInvitation": func(w *world, _ things) call {
 		invited := w.do(call{method: "POST", path: "/api/organizations/" + w.orgB.String() + "/invitations", as: "admin-b", body: `{"email":"admin-a@example.com","role":"viewer"}`})
 		require.Equal(w.t, 201, invited.status, invited.text)
-		token, _ := invited.json["token"].(string)
-		return call{as: "admin-a", body: `{"token": "` + token + `"}`}
+		return call{as: "admin-a", body: `{"token": "` + w.mail.Code(w.t, "admin-a@example.com", "org.invited") + `"}`}
+	},
+	"changePassword": func(*world, things) call {
+		return call{as: "manager-b", body: `{"currentPassword": "` + password + `", "newPassword": "seven brave otters swim"}`}
+	},
+	"forgotPassword":     func(*world, things) call { return call{body: `{"email": "viewer-b@example.com"}`} },
+	"resendVerification": func(*world, things) call { return call{as: "manager-a"} },
+	"resetPassword": func(w *world, _ things) call {
+		w.do(call{method: "POST", path: "/api/auth/password/forgot", body: `{"email": "viewer-b@example.com"}`})
+		return call{body: `{"token": "` + w.mail.Code(w.t, "viewer-b@example.com", "account.reset") + `", "newPassword": "nine brave otters swim"}`}
+	},
+	"resendInvitation": func(w *world, th things) call {
+		_, err := w.base.db.System.Exec(w.t.Context(), `UPDATE org_invitations SET sent_at = sent_at - interval '1 hour' WHERE invitation_id = $1`, th["invitations"])
+		require.NoError(w.t, err)
+		return call{as: "admin-a"}
+	},
+	"verifyEmail": func(w *world, _ things) call {
+		return call{body: `{"token": "` + w.mail.Code(w.t, "developer-a@example.com", "account.verify") + `"}`}
 	},
 	"deleteOrganization": func(w *world, _ things) call { return call{as: "admin-a", path: w.anotherOrg()} },
 	"transferOrganization": func(w *world, _ things) call {
