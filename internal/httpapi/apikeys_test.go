@@ -277,8 +277,14 @@ func TestAttack_keyWithSpoofedAddress(t *testing.T) {
 	_, far := w.key("admin-a", `["read"]`, `,"allowedAddresses":["203.0.113.0/24"]`)
 	_, near := w.key("admin-a", `["read"]`, `,"allowedAddresses":["127.0.0.0/8"]`)
 	for _, header := range []map[string]string{
-		nil, {"X-Forwarded-For": "203.0.113.7"}, {"X-Real-IP": "203.0.113.7"}, {"Forwarded": "for=203.0.113.7"}, {"X-Forwarded-For": "203.0.113.7, 127.0.0.1"},
-		{"True-Client-IP": "203.0.113.7"}, {"CF-Connecting-IP": "203.0.113.7"}, {"X-Client-IP": "203.0.113.7"},
+		nil,
+		{"X-Forwarded-For": "203.0.113.7"},
+		{"X-Forwarded-For": "203.0.113.7, 127.0.0.1"},
+		{"X-Real-IP": "203.0.113.7"},
+		{"Forwarded": "for=203.0.113.7"},
+		{"True-Client-IP": "203.0.113.7"},
+		{"CF-Connecting-IP": "203.0.113.7"},
+		{"X-Client-IP": "203.0.113.7"},
 	} {
 		got := w.do(call{method: "GET", path: "/api/projects", as: far, header: header})
 		assert.Equal(t, 403, got.status, "%v: %s", header, got.text)
@@ -289,6 +295,25 @@ func TestAttack_keyWithSpoofedAddress(t *testing.T) {
 	news := w.do(call{method: "GET", path: "/api/audit/events?type=org.api_key_used_from_new_address", as: "admin-a"})
 	items, _ := news.json["items"].([]any)
 	require.Len(t, items, 2)
+}
+
+// A key's own limit is a lower one: nobody lifts the installation's by writing a large number into a key.
+func TestAttack_keyLiftsItsLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, small := w.key("admin-a", `["read"]`, `,"rateLimit":2`)
+	_, large := w.key("admin-a", `["read"]`, `,"rateLimit":1000000`)
+	_, plain := w.key("admin-a", `["read"]`, "")
+	w.limited() // keys have 6
+	for key, most := range map[string]int{small: 2, large: 6, plain: 6} {
+		passed := 0
+		for range 8 {
+			if got := w.do(call{method: "GET", path: "/api/projects", as: key}); got.status == 200 {
+				passed++
+			}
+		}
+		assert.Equal(t, most, passed)
+	}
 }
 
 func TestAttack_keyMassAssignment(t *testing.T) {

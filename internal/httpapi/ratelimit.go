@@ -125,7 +125,8 @@ func (r RateLimits) of(class rateClass, who auth.Principal) (limit ratelimit.Lim
 	switch {
 	case who.Kind == auth.APIKey:
 		limit = r.APIKey
-		if who.KeyLimit > 0 {
+		// A key's own limit lowers the installation's, and holds where that is switched off.
+		if who.KeyLimit > 0 && (limit.Max <= 0 || who.KeyLimit < limit.Max) {
 			limit.Max = who.KeyLimit
 		}
 		return limit, "key:" + who.AccountID.String()

@@ -14,6 +14,8 @@ import (
 const KindAPIKey = "apiKey"
 
 // The names below are stored for ever: add, never rename.
+//
+//nolint:gosec // names of events, which it takes for credentials
 const (
 	TypeAPIKeyCreated     = "org.api_key_created"
 	TypeAPIKeyChanged     = "org.api_key_changed"

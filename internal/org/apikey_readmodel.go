@@ -16,7 +16,7 @@ func applyKey(ctx context.Context, q *orgdb.Queries, e eventstore.Event) error {
 		if err := e.Decode(&d); err != nil {
 			return err
 		}
-		row := d.KeySettings.columns()
+		row := d.columns()
 		return q.InsertAPIKey(ctx, orgdb.InsertAPIKeyParams{
 			KeyID: e.StreamID, OrgID: e.OrgID, Name: d.Name, Scopes: row.scopes, Role: string(d.Role), HolderID: d.HolderID,
 			CreatedKind: e.Meta.ActorKind, CreatedBy: e.Meta.ActorID, ExpiresAt: d.ExpiresAt, AllowedAddresses: row.addresses,
