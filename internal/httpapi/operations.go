@@ -18,8 +18,10 @@ import (
 type operation struct {
 	id         string
 	method     string
-	route      string    // as Echo writes it: /api/runs/:id
-	template   string    // as the document does: /api/runs/{id}
+	route      string // as Echo writes it: /api/runs/:id
+	template   string // as the document does: /api/runs/{id}
+	summary    string
+	about      string    // its description; may be empty
 	public     bool      // security: []
 	permission string    // x-permission
 	rate       rateClass // x-rate-limit
@@ -86,7 +88,7 @@ func loadOperations() (map[string]*operation, error) {
 }
 
 func newOperation(method, path string, item *openapi3.PathItem, op *openapi3.Operation) (*operation, error) {
-	o := &operation{id: op.OperationID, method: method, route: echoRoute(path), template: path, query: map[string]bool{}}
+	o := &operation{id: op.OperationID, method: method, route: echoRoute(path), summary: op.Summary, about: strings.TrimSpace(op.Description), template: path, query: map[string]bool{}}
 	o.public = op.Security != nil && len(*op.Security) == 0
 	o.permission, _ = op.Extensions["x-permission"].(string)
 	o.secret, _ = op.Extensions["x-answers-secret"].(bool)

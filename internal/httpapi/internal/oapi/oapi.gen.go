@@ -118,6 +118,24 @@ func (e AuditEventActorKind) Valid() bool {
 	}
 }
 
+// Defines values for ExplainedSubjectKind.
+const (
+	ExplainedSubjectKindApiKey ExplainedSubjectKind = "apiKey"
+	ExplainedSubjectKindUser   ExplainedSubjectKind = "user"
+)
+
+// Valid indicates whether the value is a known member of the ExplainedSubjectKind enum.
+func (e ExplainedSubjectKind) Valid() bool {
+	switch e {
+	case ExplainedSubjectKindApiKey:
+		return true
+	case ExplainedSubjectKindUser:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for InvitationStatus.
 const (
 	InvitationStatusExpired   InvitationStatus = "expired"
@@ -250,6 +268,33 @@ func (e OrganizationTransferRole) Valid() bool {
 	case OrganizationTransferRoleManager:
 		return true
 	case OrganizationTransferRoleViewer:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PermissionCheckRule.
+const (
+	PermissionCheckRuleActive     PermissionCheckRule = "active"
+	PermissionCheckRuleCredential PermissionCheckRule = "credential"
+	PermissionCheckRuleMembership PermissionCheckRule = "membership"
+	PermissionCheckRuleRole       PermissionCheckRule = "role"
+	PermissionCheckRuleScope      PermissionCheckRule = "scope"
+)
+
+// Valid indicates whether the value is a known member of the PermissionCheckRule enum.
+func (e PermissionCheckRule) Valid() bool {
+	switch e {
+	case PermissionCheckRuleActive:
+		return true
+	case PermissionCheckRuleCredential:
+		return true
+	case PermissionCheckRuleMembership:
+		return true
+	case PermissionCheckRuleRole:
+		return true
+	case PermissionCheckRuleScope:
 		return true
 	default:
 		return false
@@ -984,6 +1029,37 @@ type ExecuteTestRequest struct {
 	Variables *Variables `json:"variables,omitempty"`
 }
 
+// ExplainedOperation defines model for ExplainedOperation.
+type ExplainedOperation struct {
+	Description *string `json:"description,omitempty"`
+	Id          string  `json:"id"`
+	Method      string  `json:"method"`
+	Path        string  `json:"path"`
+	Summary     string  `json:"summary"`
+}
+
+// ExplainedOrganization defines model for ExplainedOrganization.
+type ExplainedOrganization struct {
+	// Frozen It is going to be deleted.
+	Frozen bool               `json:"frozen"`
+	Id     openapi_types.UUID `json:"id"`
+	Name   string             `json:"name"`
+}
+
+// ExplainedSubject defines model for ExplainedSubject.
+type ExplainedSubject struct {
+	Id   openapi_types.UUID   `json:"id"`
+	Kind ExplainedSubjectKind `json:"kind"`
+
+	// Name Of a member; of a key its label.
+	Name   *string   `json:"name,omitempty"`
+	Role   *Role     `json:"role,omitempty"`
+	Scopes *[]string `json:"scopes,omitempty"`
+}
+
+// ExplainedSubjectKind defines model for ExplainedSubject.Kind.
+type ExplainedSubjectKind string
+
 // Feed defines model for Feed.
 type Feed struct {
 	Items []Event `json:"items"`
@@ -1263,6 +1339,44 @@ type PasswordReset struct {
 
 	// Token The code of the mail.
 	Token string `json:"token"`
+}
+
+// PermissionCheck defines model for PermissionCheck.
+type PermissionCheck struct {
+	Detail string              `json:"detail"`
+	Holds  bool                `json:"holds"`
+	Rule   PermissionCheckRule `json:"rule"`
+}
+
+// PermissionCheckRule defines model for PermissionCheck.Rule.
+type PermissionCheckRule string
+
+// PermissionExplanation defines model for PermissionExplanation.
+type PermissionExplanation struct {
+	Allowed bool              `json:"allowed"`
+	Checks  []PermissionCheck `json:"checks"`
+
+	// Conditions What is asked beyond the table, of what the command is about.
+	Conditions []string `json:"conditions"`
+
+	// DecidedBy The first rule that doesn't hold; absent when it is allowed.
+	DecidedBy *string `json:"decidedBy,omitempty"`
+
+	// Grant The line of the table of permissions.
+	Grant        *PermissionGrant      `json:"grant,omitempty"`
+	Operation    *ExplainedOperation   `json:"operation,omitempty"`
+	Organization ExplainedOrganization `json:"organization"`
+
+	// Permission Of the table; `self` = whoever is signed in, `public` = anybody.
+	Permission string           `json:"permission"`
+	Subject    ExplainedSubject `json:"subject"`
+}
+
+// PermissionGrant The line of the table of permissions.
+type PermissionGrant struct {
+	Allows     string `json:"allows"`
+	Permission string `json:"permission"`
+	Roles      []Role `json:"roles"`
 }
 
 // Phases Milliseconds that the phases of steps took on average; a phase that never happened is absent.
@@ -2330,6 +2444,20 @@ type ListMembersParams struct {
 	XMinPosition *MinPositionHeader `json:"X-Min-Position,omitempty"`
 }
 
+// ExplainPermissionParams defines parameters for ExplainPermission.
+type ExplainPermissionParams struct {
+	// Permission A permission, such as `test.write`; this or an operation.
+	Permission *string `form:"permission,omitempty" json:"permission,omitempty"`
+
+	// Operation An `operationId` of this document, such as `createTest`; this or a permission.
+	Operation *string             `form:"operation,omitempty" json:"operation,omitempty"`
+	UserId    *openapi_types.UUID `form:"userId,omitempty" json:"userId,omitempty"`
+	ApiKeyId  *openapi_types.UUID `form:"apiKeyId,omitempty" json:"apiKeyId,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
 // ListProjectsParams defines parameters for ListProjects.
 type ListProjectsParams struct {
 	// Q Only those with this in their name, in any case.
@@ -3003,6 +3131,9 @@ type ServerInterface interface {
 	// TransferOrganization Hand an organization over
 	// (POST /api/organizations/{id}/transfer)
 	TransferOrganization(ctx echo.Context, id Id) error
+	// ExplainPermission Why may, or may not, somebody do something
+	// (GET /api/permissions/explain)
+	ExplainPermission(ctx echo.Context, params ExplainPermissionParams) error
 	// ListProjects Projects
 	// (GET /api/projects)
 	ListProjects(ctx echo.Context, params ListProjectsParams) error
@@ -4912,6 +5043,62 @@ func (w *ServerInterfaceWrapper) TransferOrganization(ctx echo.Context) error {
 	return err
 }
 
+// ExplainPermission converts echo context to params.
+func (w *ServerInterfaceWrapper) ExplainPermission(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExplainPermissionParams
+	// ------------- Optional query parameter "permission" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "permission", ctx.QueryParams(), &params.Permission, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter permission: %s", err))
+	}
+
+	// ------------- Optional query parameter "operation" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "operation", ctx.QueryParams(), &params.Operation, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter operation: %s", err))
+	}
+
+	// ------------- Optional query parameter "userId" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "userId", ctx.QueryParams(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: "uuid"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter userId: %s", err))
+	}
+
+	// ------------- Optional query parameter "apiKeyId" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "apiKeyId", ctx.QueryParams(), &params.ApiKeyId, runtime.BindQueryParameterOptions{Type: "string", Format: "uuid"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter apiKeyId: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ExplainPermission(ctx, params)
+	return err
+}
+
 // ListProjects converts echo context to params.
 func (w *ServerInterfaceWrapper) ListProjects(ctx echo.Context) error {
 	var err error
@@ -6777,6 +6964,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/api/organizations/:id/members/:userId", wrapper.UpdateMember, options.OperationMiddlewares["updateMember"]...)
 	router.POST(options.BaseURL+"/api/organizations/:id/restore", wrapper.RestoreOrganization, options.OperationMiddlewares["restoreOrganization"]...)
 	router.POST(options.BaseURL+"/api/organizations/:id/transfer", wrapper.TransferOrganization, options.OperationMiddlewares["transferOrganization"]...)
+	router.GET(options.BaseURL+"/api/permissions/explain", wrapper.ExplainPermission, options.OperationMiddlewares["explainPermission"]...)
 	router.GET(options.BaseURL+"/api/projects", wrapper.ListProjects, options.OperationMiddlewares["listProjects"]...)
 	router.POST(options.BaseURL+"/api/projects", wrapper.CreateProject, options.OperationMiddlewares["createProject"]...)
 	router.DELETE(options.BaseURL+"/api/projects/:id", wrapper.DeleteProject, options.OperationMiddlewares["deleteProject"]...)
@@ -8227,6 +8415,28 @@ func (response TransferOrganization200JSONResponse) VisitTransferOrganizationRes
 	return err
 }
 
+type ExplainPermissionRequestObject struct {
+	Params ExplainPermissionParams
+}
+
+type ExplainPermissionResponseObject interface {
+	VisitExplainPermissionResponse(w http.ResponseWriter) error
+}
+
+type ExplainPermission200JSONResponse PermissionExplanation
+
+func (response ExplainPermission200JSONResponse) VisitExplainPermissionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListProjectsRequestObject struct {
 	Params ListProjectsParams
 }
@@ -9354,6 +9564,9 @@ type StrictServerInterface interface {
 	// TransferOrganization Hand an organization over
 	// (POST /api/organizations/{id}/transfer)
 	TransferOrganization(ctx context.Context, request TransferOrganizationRequestObject) (TransferOrganizationResponseObject, error)
+	// ExplainPermission Why may, or may not, somebody do something
+	// (GET /api/permissions/explain)
+	ExplainPermission(ctx context.Context, request ExplainPermissionRequestObject) (ExplainPermissionResponseObject, error)
 	// ListProjects Projects
 	// (GET /api/projects)
 	ListProjects(ctx context.Context, request ListProjectsRequestObject) (ListProjectsResponseObject, error)
@@ -11050,6 +11263,31 @@ func (sh *strictHandler) TransferOrganization(ctx echo.Context, id Id) error {
 		return err
 	} else if validResponse, ok := response.(TransferOrganizationResponseObject); ok {
 		return validResponse.VisitTransferOrganizationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ExplainPermission operation middleware
+func (sh *strictHandler) ExplainPermission(ctx echo.Context, params ExplainPermissionParams) error {
+	var request ExplainPermissionRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ExplainPermission(ctx.Request().Context(), request.(ExplainPermissionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExplainPermission")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ExplainPermissionResponseObject); ok {
+		return validResponse.VisitExplainPermissionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

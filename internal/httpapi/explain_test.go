@@ -1,0 +1,84 @@
+package httpapi_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestExplain_saysWhatHappens asks of every role about every operation, and compares with what the door lets in.
+func TestExplain_saysWhatHappens(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	walk(func(_, _ string, op *openapi3.Operation) {
+		permission, _ := op.Extensions["x-permission"].(string)
+		for _, who := range roles() {
+			a := w.do(call{method: http.MethodGet, path: "/api/permissions/explain?operation=" + op.OperationID, as: string(who) + "-a"})
+			require.Equal(t, 200, a.status, a.text)
+			want := permission == "self" || who.May(permissionOf(permission))
+			assert.Equal(t, want, a.json["allowed"], "%s %s: %s", who, op.OperationID, a.text)
+			assert.Equal(t, permission, a.json["permission"])
+			if want {
+				assert.NotContains(t, a.json, "decidedBy")
+			} else {
+				assert.Equal(t, "role", a.json["decidedBy"])
+			}
+		}
+	})
+}
+
+func TestExplain_ofOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ask := func(as, query string) answer {
+		return w.do(call{method: http.MethodGet, path: "/api/permissions/explain?" + query, as: as})
+	}
+	a := ask("admin-a", "permission=test.write&userId="+w.users["viewer-a"].String())
+	require.Equal(t, 200, a.status, a.text)
+	require.Equal(t, false, a.json["allowed"])
+	require.Equal(t, "role", a.json["decidedBy"])
+	require.Contains(t, a.text, "viewer-a has the role viewer, but test.write takes at least developer.")
+	require.Contains(t, a.text, `"roles":["admin","manager","developer"]`)
+
+	// Of a stranger it says that they are none, and not whether there is such a person.
+	for _, id := range []string{w.users["viewer-b"].String(), newID().String()} {
+		a = ask("viewer-a", "permission=org.read&userId="+id)
+		require.Equal(t, 200, a.status, a.text)
+		require.Equal(t, "membership", a.json["decidedBy"])
+		require.NotContains(t, a.text, "viewer-b")
+	}
+	a = ask("admin-a", "permission=org.manage")
+	require.Equal(t, true, a.json["allowed"])
+	require.Contains(t, a.text, "As the last admin")
+
+	made := w.do(call{method: http.MethodPost, path: "/api/api-keys", as: "admin-a", body: `{"name": "CI", "scopes": ["test.read"]}`})
+	require.Equal(t, 201, made.status, made.text)
+	a = ask("manager-a", "permission=test.write&apiKeyId="+made.id())
+	require.Equal(t, 200, a.status, a.text)
+	require.Equal(t, "scope", a.json["decidedBy"])
+	require.Equal(t, 403, ask("viewer-a", "permission=test.write&apiKeyId="+made.id()).status, "it takes key.read")
+	require.Equal(t, 404, ask("admin-b", "permission=test.write&apiKeyId="+made.id()).status)
+	require.Equal(t, 404, ask("admin-a", "permission=test.write&apiKeyId="+newID().String()).status)
+	require.Equal(t, 204, w.do(call{method: http.MethodDelete, path: "/api/api-keys/" + made.id(), as: "admin-a"}).status)
+	a = ask("manager-a", "permission=test.read&apiKeyId="+made.id())
+	require.Equal(t, "credential", a.json["decidedBy"])
+	require.Contains(t, a.text, "was revoked")
+
+	gone := w.do(call{method: http.MethodDelete, path: "/api/organizations/" + w.orgA.String(), as: "admin-a"})
+	require.Equal(t, 202, gone.status, gone.text)
+	a = ask("admin-a", "operation=createTest")
+	require.Equal(t, "active", a.json["decidedBy"], a.text)
+	require.Equal(t, true, ask("admin-a", "operation=restoreOrganization").json["allowed"])
+
+	for query, parameter := range map[string]string{
+		"": "permission", "permission=test.read&operation=createTest": "permission", "permission=no.such": "permission", "operation=noSuch": "operation",
+		"permission=test.read&userId=" + newID().String() + "&apiKeyId=" + newID().String(): "apiKeyId",
+	} {
+		a := ask("admin-a", query)
+		require.Equal(t, 422, a.status, query)
+		require.Contains(t, a.faults(), parameter, query)
+	}
+}
