@@ -118,7 +118,10 @@ func TestAttack_racesOverTwoNodes(t *testing.T) {
 				default:
 				}
 				got, err := u.do(t.Context(), "POST", "/api/tests/"+test+"/execute", map[string]any{}, "X-Organization-Id", admin.orgID)
-				assert.NoError(t, err)
+				if err != nil {
+					t.Error(err)
+					return
+				}
 				if after {
 					assert.Equal(t, http.StatusForbidden, got.status, "executed after the demotion: %s", got.body)
 				}
