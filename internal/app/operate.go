@@ -85,13 +85,21 @@ func (projectionsListCommand) Run(ctx context.Context, t terminal) error {
 }
 
 type projectionsRebuildCommand struct {
-	Name string `arg:"" help:"Name of the projection, as in: testflow projections list."`
+	Name           string `arg:"" help:"Name of the projection, as in: testflow projections list."`
+	WithoutDropped bool   `help:"Rebuild although old runs were dropped: what they added to the projection is lost."`
 }
 
 // Run rebuilds and tells about it once a second on standard error.
 func (p *projectionsRebuildCommand) Run(ctx context.Context, t terminal) error {
 	return withRunner(ctx, t, func(ctx context.Context, r *projection.Runner) error {
-		err := r.Rebuild(ctx, p.Name, func(s projection.Status) {
+		dropped, err := r.Dropped(ctx)
+		if err != nil {
+			return err
+		}
+		if dropped > 0 && !p.WithoutDropped {
+			return &cli.Exit{Code: cli.ExitFailed, Err: fmt.Errorf("runs up to position %d were dropped (TESTFLOW_RETENTION_RUN_DAYS), and a rebuild would lose what they added to %s; nothing was changed. To lose it: --without-dropped", dropped, p.Name)}
+		}
+		err = r.Rebuild(ctx, p.Name, func(s projection.Status) {
 			_, _ = fmt.Fprintf(t.err, "%s: position %d of %d, %.0f events/s, %s to go\n", s.Name, s.Position, s.Target, s.EventsPerSecond, s.ETA)
 		})
 		if errors.Is(err, projection.ErrUnknown) {

@@ -194,12 +194,22 @@ type chore struct {
 	do   func(ctx context.Context) error
 }
 
+// retention is what drops old runs.
+func (p *platform) retention() *run.Retention {
+	l := p.cfg.Limits
+	return &run.Retention{
+		DB: p.db.main, Store: p.store, Followed: p.projections.Passed, RunDays: l.RetentionRuns, BodyDays: l.RetentionBodies,
+		Now: time.Now, Log: p.room("retention"),
+	}
+}
+
 // chores may be done by any number of processes at once.
 func (p *platform) chores() []chore {
 	return []chore{
 		{"partitions of the log", func(ctx context.Context) error { _, err := p.store.EnsurePartitions(ctx); return err }},
 		{"partitions of bodies", p.ensureBodies},
 		{"days of runs into the audit log", p.runSealer.Pass},
+		{"runs that are kept no longer", p.retention().Drop},
 		{"old answers to idempotent commands", func(ctx context.Context) error {
 			_, err := p.idempotency.Prune(ctx)
 			return err

@@ -171,6 +171,16 @@ func (s *Store) Oldest(ctx context.Context) (position int64, err error) {
 	return position, nil
 }
 
+// Droppable returns the first UTC day, up to that of a time, whose runs must stay: the last days, and a day with runs until
+// its digest is sealed. last is the position of the last event of the days before it, 0 when there are none.
+func (s *Store) Droppable(ctx context.Context, before time.Time) (until time.Time, last int64, err error) {
+	err = s.cfg.DB.System.QueryRow(ctx, `SELECT o_until, o_last FROM es.droppable($1::date)`, before.UTC().Format(time.DateOnly)).Scan(&until, &last)
+	if err != nil {
+		return time.Time{}, 0, fmt.Errorf("find the days of runs that may go: %w", err)
+	}
+	return until, last, nil
+}
+
 // DropRuns drops the UTC days of runs before a time, and returns how many went. Today and the two days before stay,
 // and so does a day with runs until its digest is sealed.
 func (s *Store) DropRuns(ctx context.Context, before time.Time) (days int, err error) {
@@ -183,16 +193,20 @@ func (s *Store) DropRuns(ctx context.Context, before time.Time) (days int, err e
 	return days, nil
 }
 
-// Check returns nil when the feed runs and reads, otherwise fault.Unavailable with what is wrong.
+// Check returns nil when the feed runs and reads, otherwise fault.Unavailable with what is wrong. One that is just
+// beginning gets a second for it.
 func (f *Feed) Check(ctx context.Context) error {
+	begin, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	begun := f.Wait(begin, 0)
 	f.mu.Lock()
-	started, read, pos := f.started, f.read, f.pos
+	read, pos := f.read, f.pos
 	f.mu.Unlock()
 	sick := func(format string, args ...any) *fault.Error {
 		return fault.New(fault.Unavailable, "feed_behind", format, args...)
 	}
-	if !started {
-		return sick("The feed of events has not begun to read.")
+	if begun != nil {
+		return sick("The feed of events has not begun to read.").Because(begun)
 	}
 	if silent := f.cfg.Now().Sub(read); silent > feedBehind {
 		return sick("The feed of events has not read the log for %s.", silent.Round(time.Second))

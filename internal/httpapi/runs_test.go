@@ -237,7 +237,7 @@ func TestPrefer_waitEndsBeforeTheRun(t *testing.T) {
 	got := w.do(call{method: "POST", path: path + "/execute", as: "developer-a", header: map[string]string{"Prefer": "respond-async, wait=1"}})
 	assert.Equal(t, 202, got.status, got.text)
 	assert.GreaterOrEqual(t, time.Since(began), time.Second)
-	assert.Empty(t, got.header.Get("Preference-Applied"))
+	assert.Equal(t, "wait=1", got.header.Get("Preference-Applied"), "it was waited for as long")
 	assert.NotEmpty(t, got.header.Get("Location"))
 	first, _ := got.json["runs"].([]any)[0].(map[string]any)
 	assert.Equal(t, "running", first["status"])
@@ -248,6 +248,22 @@ func TestPrefer_waitEndsBeforeTheRun(t *testing.T) {
 	for _, prefer := range []string{"wait=x", "wait=-1", "wait", "handling=strict"} {
 		got := w.do(call{method: "POST", path: path + "/execute", as: "developer-a", header: map[string]string{"Prefer": prefer}})
 		assert.Equal(t, 202, got.status, prefer)
+		assert.Empty(t, got.header.Get("Preference-Applied"), prefer)
+	}
+}
+
+func TestRanges_thatEndBeforeTheyBegin_areRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, path := range []string{"/api/runs", "/api/analytics/metrics", "/api/analytics/summary", "/api/analytics/usage"} {
+		for _, from := range []string{"2026-11-22T10:00:00Z", "2026-11-22T09:00:00Z"} { // half-open: an empty range is a mistake too
+			got := w.do(call{method: "GET", path: path + "?from=" + from + "&to=2026-11-22T09:00:00Z", as: "viewer-a"})
+			require.Equal(t, 422, got.status, "%s: %s", path, got.text)
+			faults, _ := got.json["errors"].([]any)
+			require.Len(t, faults, 1, path)
+			first, _ := faults[0].(map[string]any)
+			assert.Equal(t, "from", first["parameter"], path)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -27,7 +28,7 @@ func (s *Server) wait(next echo.HandlerFunc) echo.HandlerFunc {
 		if r.op == nil || !r.op.waits {
 			return next(c)
 		}
-		seconds, ok := preferredWait(c.Request().Header.Values("Prefer"))
+		limit, ok := preferredWait(c.Request().Header.Values("Prefer"), s.deps.Limits.Wait)
 		if !ok || !auth.From(ctx).May(auth.RunRead) { // an API key that may execute and not read: a preference, so it is left out
 			return next(c)
 		}
@@ -40,7 +41,6 @@ func (s *Server) wait(next echo.HandlerFunc) echo.HandlerFunc {
 			return err
 		}
 		if rec.status == http.StatusAccepted {
-			limit := min(time.Duration(seconds)*time.Second, s.deps.Limits.Wait)
 			if err := s.upgrade(ctx, rec, limit); err != nil {
 				return err
 			}
@@ -53,18 +53,23 @@ func (s *Server) wait(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// preferredWait reads wait=N from Prefer; preferences that it doesn't know are ignored, as RFC 7240 says.
-func preferredWait(headers []string) (seconds int, ok bool) {
+// preferredWait reads wait=N from Prefer, N seconds or as long as is allowed. Preferences that it doesn't know are ignored,
+// as RFC 7240 says, and the first of several counts.
+func preferredWait(headers []string, most time.Duration) (wait time.Duration, ok bool) {
 	for part := range strings.SplitSeq(strings.Join(headers, ","), ",") {
 		preference, _, _ := strings.Cut(part, ";")
 		name, value, _ := strings.Cut(strings.TrimSpace(preference), "=")
 		if !strings.EqualFold(strings.TrimSpace(name), "wait") {
 			continue
 		}
-		n, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
-		if err == nil && n > 0 && n <= 3600 {
-			return n, true
+		n, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 64)
+		switch {
+		case errors.Is(err, strconv.ErrRange) || err == nil && n >= uint64(most/time.Second):
+			return most, true
+		case err == nil && n > 0:
+			return time.Duration(n) * time.Second, true //nolint:gosec // less than most
 		}
+		return 0, false
 	}
 	return 0, false
 }
@@ -90,7 +95,6 @@ func (s *Server) upgrade(ctx context.Context, rec *recorder, limit time.Duration
 	for _, r := range of.Runs {
 		ids = append(ids, r.ID)
 	}
-	seconds := int(limit / time.Second)
 	runs, allEnded, err := s.awaitRuns(ctx, ids, limit)
 	if err != nil {
 		return err
@@ -109,9 +113,9 @@ func (s *Server) upgrade(ctx context.Context, rec *recorder, limit time.Duration
 	}
 	rec.body.Reset()
 	rec.body.Write(append(body, '\n'))
+	rec.header.Set("Preference-Applied", "wait="+strconv.FormatFloat(limit.Seconds(), 'f', -1, 64))
 	if allEnded {
 		rec.status = http.StatusOK
-		rec.header.Set("Preference-Applied", "wait="+strconv.Itoa(seconds))
 		rec.header.Del("Location")
 	}
 	return nil

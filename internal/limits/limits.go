@@ -31,6 +31,10 @@ type Settings struct {
 	SinkRuns  int           `env:"TESTFLOW_LIMIT_SINK_RUNS" default:"200" doc:"Runs of one batch of results."`
 	SinkBytes Size          `env:"TESTFLOW_LIMIT_SINK_BYTES" default:"8MiB" doc:"Bytes of one batch of results."`
 
+	// How long what runs leave behind is kept.
+	RetentionRuns   int `env:"TESTFLOW_RETENTION_RUN_DAYS" default:"90" least:"0" doc:"Days that runs are kept, with their events; 0 keeps them for ever. Analytics, usage and the audit trail stay."`
+	RetentionBodies int `env:"TESTFLOW_RETENTION_BODY_DAYS" default:"30" least:"0" doc:"Days that the bodies of responses are kept; 0 keeps them as long as their runs."`
+
 	// What the live stream may cost.
 	LiveSockets       int           `env:"TESTFLOW_LIMIT_LIVE_SOCKETS" default:"5000" doc:"Live connections of one node."`
 	LiveSocketsUser   int           `env:"TESTFLOW_LIMIT_LIVE_SOCKETS_USER" default:"20" doc:"Live connections of one user on one node."`
@@ -219,6 +223,9 @@ const (
 	// MaxRefusalSorts is how many sorts of refusals are counted at once, each of a principal, an operation and a reason.
 	MaxRefusalSorts = 10_000
 )
+
+// LeastRetention is the fewest days that anything of runs is kept, whatever is set: one that is open may still end.
+const LeastRetention = 3
 
 // What a client of the live stream may do, beside the settings.
 const (

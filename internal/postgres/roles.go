@@ -178,7 +178,7 @@ func missingGrants(ctx context.Context, conn *pgx.Conn, prefix string, ours bool
 		{roles[0], db, "CREATE"},
 		{roles[0], db, "TEMPORARY"},
 		{roles[0], "public", "CREATE"},
-		{roles[0], "public", "USAGE"},
+		{roles[0], "public", "USAGE WITH GRANT OPTION"}, // the migrations hand it on
 		{roles[1], db, "CONNECT"},
 		{roles[2], db, "CONNECT"},
 	} {
@@ -193,7 +193,8 @@ func missingGrants(ctx context.Context, conn *pgx.Conn, prefix string, ours bool
 		if want.on == "public" {
 			object = "SCHEMA public"
 		}
-		todo = append(todo, fmt.Sprintf("GRANT %s ON %s TO %s", want.privilege, object, quote(want.role)))
+		privilege, option, _ := strings.Cut(want.privilege, " ")
+		todo = append(todo, strings.TrimSpace(fmt.Sprintf("GRANT %s ON %s TO %s %s", privilege, object, quote(want.role), option)))
 	}
 	return todo, nil
 }

@@ -70,6 +70,19 @@ func (s *Status) pace(took time.Duration) {
 	}
 }
 
+// Passed returns the position that every build has passed that is shown or will be: events up to there are needed no more.
+func (r *Runner) Passed(ctx context.Context) (position int64, err error) {
+	position, err = projectiondb.New(r.cfg.DB.System).Passed(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("find what every projection has passed: %w", err)
+	}
+	return position, nil
+}
+
+// Dropped returns the position up to which events of runs may have been dropped, 0 when all are there. A rebuild makes
+// nothing of what was dropped, so it has less than the projection that lives.
+func (r *Runner) Dropped(ctx context.Context) (position int64, err error) { return r.cfg.Store.Oldest(ctx) }
+
 // Rebuild makes a projection anew from the beginning of the log beside the live one, and swaps when it has caught up.
 // Readers see the old tables until then. progress (nil = none) is called about once a second and at the end. When it is
 // broken off, a running Runner goes on with the build; a second Rebuild joins the one under way.

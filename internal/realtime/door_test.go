@@ -197,6 +197,29 @@ func TestDoor_garbage_isToldAndThenCut(t *testing.T) {
 	require.Equal(t, realtime.CloseLimit, code)
 }
 
+// A field is written as it is documented and stands once, as in the bodies of the API: encoding/json alone would take the
+// last of two, and ROLE for role.
+func TestFrames_withAFieldTwice_areRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	org := newID()
+	token, _ := w.people.add(org, auth.Viewer)
+	c := w.client(t, token)
+	for _, frame := range []string{
+		`{"type":"ping","type":"subscribe","topics":["organization"]}`,
+		`{"type":"subscribe","topics":["incidents"],"topics":["organization"]}`,
+		`{"type":"ping","TYPE":"subscribe","Topics":["organization"]}`,
+		`{"type":"ping","ty\u0070e":"ping"}`,
+		`["ping"]`, `"ping"`, `null`,
+	} {
+		require.NoError(t, c.Conn.Write(t.Context(), websocket.MessageText, []byte(frame)))
+		f := next(t, c)
+		require.Equal(t, "error", f.Type, frame)
+		require.Equal(t, "malformed", f.ErrorCode(), frame)
+	}
+	require.Empty(t, pong(t, c), "still there")
+}
+
 func TestDoor_flood_isCut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strconv"
@@ -87,7 +88,12 @@ func (s *Server) onBinary(ms *melody.Session, _ []byte) {
 	}
 }
 
+// parseMessage reads a frame. As in the bodies of the API a name is written as it is documented, and stands once:
+// encoding/json would take ROLE for role, and the last of two.
 func parseMessage(frame []byte) (m message, err error) {
+	if err := checkNames(frame); err != nil {
+		return m, err
+	}
 	d := json.NewDecoder(bytes.NewReader(frame))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&m); err != nil {
@@ -97,6 +103,34 @@ func parseMessage(frame []byte) (m message, err error) {
 		return m, errors.New("the frame holds more than one JSON value")
 	}
 	return m, nil
+}
+
+// frameNames are the fields of message.
+var frameNames = map[string]bool{"type": true, "token": true, "organizationId": true, "topics": true, "after": true}
+
+func checkNames(frame []byte) error {
+	unknown := errors.New("the frame is not a JSON object of the known fields")
+	d := json.NewDecoder(bytes.NewReader(frame))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return unknown
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		switch {
+		case err != nil || !ok || !frameNames[name]:
+			return unknown
+		case seen[name]:
+			return fmt.Errorf("the field %s stands twice in the frame", name)
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return unknown
+		}
+	}
+	return nil
 }
 
 func (c *socket) answer(frame any) {

@@ -70,6 +70,11 @@ func (s *Service) List(ctx context.Context, orgID uuid.UUID, f Filter) (items []
 	if _, err := auth.Require(ctx, orgID, auth.RunRead); err != nil {
 		return nil, nil, err
 	}
+	if !f.From.IsZero() && !f.To.IsZero() && !f.From.Before(f.To) {
+		e := fault.New(fault.Invalid, "run.range_invalid", "The time range is not valid.")
+		e.Fields = append(e.Fields, fault.Field{Parameter: "from", Detail: "It must be before to."})
+		return nil, nil, e
+	}
 	query, args := listSQL(orgID, f)
 	err = s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
 		rows, err := tx.Query(ctx, query, args...)

@@ -52,3 +52,7 @@ SELECT * FROM es.dead_letters WHERE name = @name AND version = @version AND buil
 
 -- name: DeleteDeadLetter :execrows
 DELETE FROM es.dead_letters WHERE name = @name AND version = @version AND build = @build AND position = @position;
+
+-- name: Passed :one
+-- The position that every build has passed that is or will be shown.
+SELECT coalesce(min(position), 0)::bigint AS position FROM es.projection_builds WHERE state IN ('live', 'building', 'checking');

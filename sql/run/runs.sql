@@ -51,3 +51,7 @@ WHERE org_id = @org_id AND run_id = @run_id AND step = @step AND attempt = @atte
 -- name: ListUnended :many
 SELECT run_id, org_id, requested_at, timeout_ms, region, status FROM runs
 WHERE run_id > @after AND run_id < @before AND finished_at IS NULL ORDER BY run_id LIMIT @max_rows;
+
+-- Rows of all organizations, the oldest; fewer than max_rows: there are no more.
+-- name: DeleteRunsBefore :execrows
+DELETE FROM runs WHERE runs.run_id IN (SELECT r.run_id FROM runs r WHERE r.run_id < @before ORDER BY r.run_id LIMIT @max_rows);

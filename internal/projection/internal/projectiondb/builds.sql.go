@@ -377,6 +377,18 @@ func (q *Queries) NextBuild(ctx context.Context, arg NextBuildParams) (int32, er
 	return column_1, err
 }
 
+const passed = `-- name: Passed :one
+SELECT coalesce(min(position), 0)::bigint AS position FROM es.projection_builds WHERE state IN ('live', 'building', 'checking')
+`
+
+// The position that every build has passed that is or will be shown.
+func (q *Queries) Passed(ctx context.Context) (int64, error) {
+	row := q.db.QueryRow(ctx, passed)
+	var position int64
+	err := row.Scan(&position)
+	return position, err
+}
+
 const retiredBuilds = `-- name: RetiredBuilds :many
 SELECT name, version, build, schema_name, state, position, target, events, last_error, started_at, updated_at FROM es.projection_builds WHERE state = 'retired' OR (state = 'checking' AND updated_at < clock_timestamp() - interval '1 hour') ORDER BY name, version, build
 `

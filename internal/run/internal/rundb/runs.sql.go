@@ -12,6 +12,24 @@ import (
 	"github.com/google/uuid"
 )
 
+const deleteRunsBefore = `-- name: DeleteRunsBefore :execrows
+DELETE FROM runs WHERE runs.run_id IN (SELECT r.run_id FROM runs r WHERE r.run_id < $1 ORDER BY r.run_id LIMIT $2)
+`
+
+type DeleteRunsBeforeParams struct {
+	Before  uuid.UUID
+	MaxRows int32
+}
+
+// Rows of all organizations, the oldest; fewer than max_rows: there are no more.
+func (q *Queries) DeleteRunsBefore(ctx context.Context, arg DeleteRunsBeforeParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteRunsBefore, arg.Before, arg.MaxRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const getBody = `-- name: GetBody :one
 SELECT run_id, attempt, step, day, org_id, status, content_type, headers, headers_truncated, request_headers, size, truncated, body FROM run_body
 WHERE org_id = $1 AND run_id = $2 AND step = $3 AND attempt = $4 AND day = es.uuid7_day($2)
