@@ -2586,7 +2586,7 @@ type ExecuteProjectParams struct {
 	// IdempotencyKey Of your making, 1 to 255 visible characters; a UUID is good.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
-	// Prefer `wait=20` waits for the end of the runs for up to 20 s; at most 60.
+	// Prefer `wait=20` waits for the end of the runs for up to 20 s. More than the installation allows (60 s) is cut down to that; `Preference-Applied` says how long was waited for at most.
 	Prefer *Prefer `json:"Prefer,omitempty"`
 
 	// XOrganizationId Which of your organizations; without it, the one of your token.
@@ -2679,7 +2679,7 @@ type RerunParams struct {
 	// IdempotencyKey Of your making, 1 to 255 visible characters; a UUID is good.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
-	// Prefer `wait=20` waits for the end of the runs for up to 20 s; at most 60.
+	// Prefer `wait=20` waits for the end of the runs for up to 20 s. More than the installation allows (60 s) is cut down to that; `Preference-Applied` says how long was waited for at most.
 	Prefer *Prefer `json:"Prefer,omitempty"`
 
 	// XOrganizationId Which of your organizations; without it, the one of your token.
@@ -2790,7 +2790,7 @@ type ExecuteTestParams struct {
 	// IdempotencyKey Of your making, 1 to 255 visible characters; a UUID is good.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
-	// Prefer `wait=20` waits for the end of the runs for up to 20 s; at most 60.
+	// Prefer `wait=20` waits for the end of the runs for up to 20 s. More than the installation allows (60 s) is cut down to that; `Preference-Applied` says how long was waited for at most.
 	Prefer *Prefer `json:"Prefer,omitempty"`
 
 	// XOrganizationId Which of your organizations; without it, the one of your token.
@@ -8807,8 +8807,9 @@ func (response ExecuteProject200JSONResponse) VisitExecuteProjectResponse(w http
 }
 
 type ExecuteProject202ResponseHeaders struct {
-	Location       string
-	XEventPosition *int64
+	Location          string
+	PreferenceApplied *string
+	XEventPosition    *int64
 }
 
 type ExecuteProject202JSONResponse struct {
@@ -8824,6 +8825,9 @@ func (response ExecuteProject202JSONResponse) VisitExecuteProjectResponse(w http
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	if response.Headers.PreferenceApplied != nil {
+		w.Header().Set("Preference-Applied", fmt.Sprint(*response.Headers.PreferenceApplied))
+	}
 	if response.Headers.XEventPosition != nil {
 		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
 	}
@@ -8993,8 +8997,9 @@ func (response Rerun200JSONResponse) VisitRerunResponse(w http.ResponseWriter) e
 }
 
 type Rerun202ResponseHeaders struct {
-	Location       string
-	XEventPosition *int64
+	Location          string
+	PreferenceApplied *string
+	XEventPosition    *int64
 }
 
 type Rerun202JSONResponse struct {
@@ -9010,6 +9015,9 @@ func (response Rerun202JSONResponse) VisitRerunResponse(w http.ResponseWriter) e
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	if response.Headers.PreferenceApplied != nil {
+		w.Header().Set("Preference-Applied", fmt.Sprint(*response.Headers.PreferenceApplied))
+	}
 	if response.Headers.XEventPosition != nil {
 		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
 	}
@@ -9303,8 +9311,9 @@ func (response ExecuteTest200JSONResponse) VisitExecuteTestResponse(w http.Respo
 }
 
 type ExecuteTest202ResponseHeaders struct {
-	Location       string
-	XEventPosition *int64
+	Location          string
+	PreferenceApplied *string
+	XEventPosition    *int64
 }
 
 type ExecuteTest202JSONResponse struct {
@@ -9320,6 +9329,9 @@ func (response ExecuteTest202JSONResponse) VisitExecuteTestResponse(w http.Respo
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	if response.Headers.PreferenceApplied != nil {
+		w.Header().Set("Preference-Applied", fmt.Sprint(*response.Headers.PreferenceApplied))
+	}
 	if response.Headers.XEventPosition != nil {
 		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
 	}
