@@ -37,7 +37,7 @@ type grammar struct {
 	Projections projectionsCommand `cmd:"" help:"List the projections, or rebuild one beside the live one."`
 	Audit       auditCommand       `cmd:"" help:"Verify an export of the audit log, or look after the keys that seal it."`
 	Outbox      outboxCommand      `cmd:"" help:"Read the mail that up has kept on this machine."`
-	Account     accountCommand     `cmd:"" help:"Help a person who can't sign in."`
+	Account     accountCommand     `cmd:"" help:"Help a person who can't sign in, or forget one."`
 	Doctor      doctorCommand      `cmd:"" help:"Check the database: every invariant that must hold, with the places where it doesn't."`
 	Health      healthCommand      `cmd:"" help:"Ask a server whether it is ready: exit code 0 when it is, 3 when it isn't."`
 	Config      configCommand      `cmd:"" help:"Print every setting: its name, what it does, its default and its value."`

@@ -88,6 +88,7 @@ func readOutbox(t terminal) (dir string, all []mail.Kept, err error) {
 
 type accountCommand struct {
 	Reset accountResetCommand `cmd:"" help:"Make a code with which a person sets a new password, for you to hand to them. It is good once, for an hour."`
+	Erase accountEraseCommand `cmd:"" help:"Forget a person: their account, and who they were in every event. For good."`
 }
 
 type accountResetCommand struct {

@@ -79,7 +79,7 @@ func newPlatform(ctx context.Context, c *config.Config, command config.Command, 
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	steps := []func(context.Context) error{p.buildGuard, p.buildLog, p.buildSlices}
 	if command != config.Work {
-		steps = append(steps, p.buildProjections, p.buildDoors)
+		steps = append(steps, p.buildProjections, p.buildDoors, p.recordSettings)
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

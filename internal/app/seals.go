@@ -17,8 +17,9 @@ import (
 )
 
 type auditCommand struct {
-	Verify cli.AuditVerify  `cmd:"" help:"Check an export of the audit log, offline: every event is what was sealed, or the places where it isn't."`
-	Keys   auditKeysCommand `cmd:"" help:"Show the keys that seal the audit log, or change to a new one."`
+	Verify   cli.AuditVerify      `cmd:"" help:"Check an export of the audit log, offline: every event is what was sealed, or the places where it isn't."`
+	Keys     auditKeysCommand     `cmd:"" help:"Show the keys that seal the audit log, or change to a new one."`
+	Settings auditSettingsCommand `cmd:"" help:"Show every change of this installation's settings, with what was and what is."`
 }
 
 type auditKeysCommand struct {

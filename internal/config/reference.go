@@ -100,3 +100,21 @@ func sameAsDefault(now, def string) bool {
 	}
 	return strings.EqualFold(now, def)
 }
+
+// Settings returns every setting of a server that has a value, by name, as text; of a secret, what fingerprint makes of it.
+// How a command signs in is none of them.
+func (c *Config) Settings(fingerprint func(secret string) string) map[string]string {
+	all := map[string]string{}
+	for _, v := range Variables() {
+		value := reflect.ValueOf(c).Elem().FieldByIndex(v.index)
+		if v.Group == "Client" || value.IsZero() || value.Kind() == reflect.Slice && value.Len() == 0 {
+			continue
+		}
+		text := fmt.Sprint(value.Interface())
+		if v.Secret {
+			text = fingerprint(text)
+		}
+		all[v.Name] = text
+	}
+	return all
+}
