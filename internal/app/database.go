@@ -82,7 +82,7 @@ func ownPostgres(ctx context.Context, c *config.Config, dir *dataDir, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	c.Database.URL = server.URL
+	c.Database.URL, c.OwnDatabase = server.URL, true
 	return server, nil
 }
 

@@ -34,6 +34,9 @@ func (p *platform) recordSettings(ctx context.Context) error {
 		mac.Write([]byte(secret))
 		return "fingerprint " + hex.EncodeToString(mac.Sum(nil)[:8])
 	})
+	if p.cfg.OwnDatabase {
+		delete(settings, "DATABASE_URL")
+	}
 	changes, err := p.audit.RecordSettings(ctx, string(p.command), version(), settings)
 	if err != nil {
 		return fmt.Errorf("record the settings: %w", err)

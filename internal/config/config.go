@@ -45,6 +45,8 @@ type Config struct {
 
 	// Warnings are what was found and does not stop a start, such as variables that nothing reads.
 	Warnings []string `env:"-"`
+	// OwnDatabase says that Database.URL is that of a Postgres of our own, which is another one with each start.
+	OwnDatabase bool `env:"-"`
 }
 
 // Server is where the doors stand.

@@ -60,19 +60,19 @@ type past struct {
 
 // foldPast folds the events up to a point. Who becomes a member joins then, by whatever event.
 func foldPast(events []eventstore.Event, point AsOf) (past, error) {
-	p := past{state: state{members: map[uuid.UUID]auth.Role{}}, joinedAt: map[uuid.UUID]time.Time{}}
+	p := past{state: newState(), joinedAt: map[uuid.UUID]time.Time{}}
 	for _, e := range events {
 		if !point.includes(e) {
 			break
 		}
-		name := p.name
+		name, eraseAt := p.name, p.eraseAt
 		if err := p.apply(e); err != nil {
 			return past{}, fmt.Errorf("fold %s: %w", e.ID(), err)
 		}
 		if p.version == 0 {
 			p.createdAt = e.RecordedAt
 		}
-		if name != p.name {
+		if name != p.name || !eraseAt.Equal(p.eraseAt) {
 			p.updatedAt = e.RecordedAt
 		}
 		p.version = e.Version
@@ -97,9 +97,13 @@ func (s *Service) GetAsOf(ctx context.Context, id uuid.UUID, point AsOf) (Org, e
 	if err != nil {
 		return Org{}, err
 	}
-	return Org{
+	o := Org{
 		ID: id, Name: p.name, Role: p.members[auth.From(ctx).AccountID], Version: p.version, CreatedAt: p.createdAt, UpdatedAt: p.updatedAt,
-	}, nil
+	}
+	if !p.eraseAt.IsZero() {
+		o.EraseAt = &p.eraseAt
+	}
+	return o, nil
 }
 
 // MembersAsOf returns who was in an organization and what they were, first come first, and where the next page begins.

@@ -39,7 +39,7 @@ func TestAsOf_isWhatWasReadThen(t *testing.T) {
 		for i := range 25 {
 			someone := people[1+r.IntN(3)].User.ID
 			role := auth.Roles()[r.IntN(4)]
-			switch r.IntN(4) {
+			switch r.IntN(6) {
 			case 0:
 				_, err = h.Rename(ctx, o.ID, fmt.Sprint("Name ", i), nil)
 			case 1:
@@ -48,6 +48,13 @@ func TestAsOf_isWhatWasReadThen(t *testing.T) {
 				_, err = h.SetRole(ctx, o.ID, someone, role)
 			case 3:
 				_, err = h.RemoveMember(ctx, o.ID, someone)
+			case 4:
+				_, err = h.Invite(ctx, o.ID, fmt.Sprintf("guest%d@example.com", r.IntN(5)), role)
+			case 5:
+				if _, err = h.Delete(ctx, o.ID, nil); err == nil {
+					history = append(history, h.look(ctx, t, o.ID))
+					_, err = h.Restore(ctx, o.ID)
+				}
 			}
 			if err != nil {
 				require.Contains(t, []fault.Kind{fault.Conflict, fault.NotFound}, fault.KindOf(err), "%v", err)
@@ -60,6 +67,11 @@ func TestAsOf_isWhatWasReadThen(t *testing.T) {
 			for _, point := range []AsOf{{Position: was.position}, {At: was.at}} {
 				got, err := h.GetAsOf(ctx, o.ID, point)
 				require.NoError(t, err)
+				if was.org.EraseAt != nil {
+					require.NotNil(t, got.EraseAt)
+					require.True(t, was.org.EraseAt.Equal(*got.EraseAt))
+					got.EraseAt = was.org.EraseAt
+				}
 				require.Equal(t, was.org, got, "at %+v", point)
 				members, next, err := h.MembersAsOf(ctx, o.ID, point, Filter{})
 				require.NoError(t, err)

@@ -28,8 +28,12 @@ type state struct {
 	version int                      // 0 = there is no such organization
 }
 
+func newState() state {
+	return state{members: map[uuid.UUID]auth.Role{}, invited: map[uuid.UUID]invitation{}}
+}
+
 func fold(events []eventstore.Event) (state, error) {
-	o := state{members: map[uuid.UUID]auth.Role{}, invited: map[uuid.UUID]invitation{}}
+	o := newState()
 	for _, e := range events {
 		if err := o.apply(e); err != nil {
 			return state{}, fmt.Errorf("fold %s: %w", e.ID(), err)
