@@ -134,6 +134,9 @@ func (t *Tokens) Verify(token string) (Claims, error) {
 	if len(token) > limits.MaxTokenLength {
 		return Claims{}, invalidToken(errors.New("token is too long"))
 	}
+	if err := strictObjects(token); err != nil {
+		return Claims{}, invalidToken(err)
+	}
 	var ac accessClaims
 	_, err := t.parser.ParseWithClaims(token, &ac, t.key)
 	if errors.Is(err, jwt.ErrTokenExpired) {

@@ -1,7 +1,11 @@
 package auth
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -111,7 +115,7 @@ func sign(secret, header, claims string) string {
 	return input + "." + b.EncodeToString(mac.Sum(nil))
 }
 
-func TestTokens_confusion(t *testing.T) {
+func TestAttack_tokens_confusion(t *testing.T) {
 	t.Parallel()
 	tk := tokens(t, secretA, noon)
 	kid := keyID([]byte(secretA))
@@ -152,6 +156,21 @@ func TestTokens_confusion(t *testing.T) {
 	}()
 	headerJSON, err := json.Marshal(header)
 	require.NoError(t, err)
+	claimsJSON, err := json.Marshal(claims)
+	require.NoError(t, err)
+	twice := func(json, name string) string { // the first is good, and so is the last
+		return strings.TrimSuffix(json, "}") + `,"` + name + `":"` + uuid.NewString() + `"}`
+	}
+	rsa := func() string {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		require.NoError(t, err)
+		return signedBy(t, jwt.SigningMethodRS256, key, kid, claims)
+	}()
+	ecdsa := func() string {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		require.NoError(t, err)
+		return signedBy(t, jwt.SigningMethodES256, key, kid, claims)
+	}()
 
 	for name, token := range map[string]string{
 		"empty":                        "",
@@ -161,6 +180,24 @@ func TestTokens_confusion(t *testing.T) {
 		"alg none, mixed case":         forge(t, secretA, with(header, "alg", "nOnE"), claims),
 		"alg swapped to RS256":         forge(t, secretA, with(header, "alg", "RS256"), claims),
 		"alg HS512 with our key":       sign512,
+		"alg swapped to ES256":         forge(t, secretA, with(header, "alg", "ES256"), claims),
+		"alg HS384 with our key":       signedBy(t, jwt.SigningMethodHS384, []byte(secretA), kid, claims),
+		"RS256, signed by its own key": rsa,
+		"ES256, signed by its own key": ecdsa,
+		"alg missing":                  forge(t, secretA, with(header, "alg", nil), claims),
+		"alg in another case":          forge(t, secretA, with(header, "alg", "hs256"), claims),
+		"alg twice":                    sign(secretA, strings.Replace(string(headerJSON), "{", `{"alg":"none",`, 1), string(claimsJSON)),
+		"kid a URL":                    forge(t, "", with(header, "kid", "https://evil.example/key"), claims),
+		"kid a statement":              forge(t, "", with(header, "kid", "x' UNION SELECT 'AAAA"), claims),
+		"kid a list":                   forge(t, secretA, with(header, "kid", []string{kid}), claims),
+		"kid in another case":          forge(t, secretA, with(with(header, "kid", nil), "KID", kid), claims),
+		"kid of another secret":        forge(t, secretA, with(header, "kid", keyID([]byte(secretB))), claims),
+		"kid empty, secret empty":      forge(t, "", with(header, "kid", ""), claims),
+		"x5u in the header":            forge(t, secretA, with(header, "x5u", "https://evil.example/cert"), claims),
+		"x5c in the header":            forge(t, secretA, with(header, "x5c", []string{"AAAA"}), claims),
+		"a subject twice":              sign(secretA, string(headerJSON), twice(string(claimsJSON), "sub")),
+		"a subject in another case":    sign(secretA, string(headerJSON), twice(string(claimsJSON), "SUB")),
+		"an end twice":                 sign(secretA, string(headerJSON), strings.Replace(string(claimsJSON), "{", `{"exp":1,`, 1)),
 		"signature cut off":            parts[0] + "." + parts[1] + ".",
 		"two parts":                    parts[0] + "." + parts[1],
 		"another secret":               forge(t, secretB, header, claims),
@@ -208,6 +245,15 @@ func TestTokens_confusion(t *testing.T) {
 	}
 }
 
+func signedBy(t *testing.T, method jwt.SigningMethod, key any, kid string, claims map[string]any) string {
+	t.Helper()
+	tok := jwt.NewWithClaims(method, jwt.MapClaims(claims))
+	tok.Header["typ"], tok.Header["kid"] = "at+jwt", kid
+	s, err := tok.SignedString(key)
+	require.NoError(t, err)
+	return s
+}
+
 // other returns the base64url character that differs from c in unused trailing bits only: strict decoding refuses it.
 func other(c byte) byte {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -220,6 +266,10 @@ func TestTokens_expiry(t *testing.T) {
 	require.NoError(t, err)
 	_, err = tokens(t, secretA, ends.Add(leeway-time.Second)).Verify(token)
 	require.NoError(t, err, "clocks may differ a little")
+	_, err = tokens(t, secretA, noon.Add(-leeway+time.Second)).Verify(token)
+	require.NoError(t, err, "this node's clock may be behind the one that signed")
+	_, err = tokens(t, secretA, noon.Add(-leeway-time.Second)).Verify(token)
+	require.Equal(t, "auth.token_invalid", code(err), "a little")
 	_, err = tokens(t, secretA, ends.Add(leeway+time.Second)).Verify(token)
 	require.Equal(t, "auth.token_expired", code(err))
 }

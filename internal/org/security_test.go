@@ -426,3 +426,36 @@ func TestMails_holdWhatTheyMust(t *testing.T) {
 	require.NotContains(t, h.log.String(), verify)
 	require.NotContains(t, h.log.String(), "o'brien")
 }
+
+// Fifty who hold the same refresh token use it at the same moment, from fifty places: one may win the race, and nothing
+// that any of them holds is worth anything afterwards.
+func TestAttack_refresh_replayedByFiftyAtOnce(t *testing.T) {
+	t.Parallel()
+	h, box := postHouse(t)
+	ada := h.signUp(t, "ada")
+	other, err := h.login(t, "ada", goodPassword, browser)
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	got, errs := make([]SignedIn, 50), make([]error, 50)
+	for i := range got {
+		wg.Go(func() { got[i], errs[i] = h.Refresh(t.Context(), ada.RefreshToken, adaAt(i)) })
+	}
+	wg.Wait()
+	won := 0
+	for i, err := range errs {
+		if err == nil {
+			won++
+			require.False(t, h.alive(t, got[i]), "the family has ended")
+			_, err = h.Refresh(t.Context(), got[i].RefreshToken, adaAt(i))
+			require.Equal(t, "auth.session_ended", code(err))
+			continue
+		}
+		require.Contains(t, []string{"auth.refresh_reused", "auth.session_ended"}, code(err))
+	}
+	require.Equal(t, 1, won, "one statement marks it used")
+	require.False(t, h.alive(t, ada))
+	require.True(t, h.alive(t, other), "another sign-in lives on")
+	require.Equal(t, 1, countOf(h.types(t, ada.User.ID), account.TypeRefreshReused))
+	require.Equal(t, 1, countOf(h.types(t, ada.Organization.ID), TypeRefreshReused))
+	require.Equal(t, 1, countOf(box.Kinds(t, "ada@example.com"), "account.refresh_reused"))
+}

@@ -1,0 +1,109 @@
+package app_test
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var mailedCode = regexp.MustCompile(`tfo_[A-Za-z0-9_-]{43}`)
+
+// run runs a command of the installation to its end.
+func (i *installation) run(args ...string) (out, errs string) {
+	i.t.Helper()
+	cmd := exec.CommandContext(i.t.Context(), i.binary, args...)
+	cmd.Env = append([]string{"TESTFLOW_DATA_DIR=" + i.dataDir}, i.environ...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	require.NoError(i.t, cmd.Run(), "%s", &stderr)
+	return stdout.String(), stderr.String()
+}
+
+// TestKeys_rotateWithoutSignOuts: nodes with the keys in another order take each other's tokens; when the old key is gone,
+// its access tokens are, and nobody has to sign in again.
+func TestKeys_rotateWithoutSignOuts(t *testing.T) {
+	t.Parallel()
+	in := serving(t)
+	before, after := "jwt"+strings.Repeat("k", 48), "jwt"+strings.Repeat("n", 48)
+	first := in.serve("JWT_SECRET=" + before + "," + after)
+	u := registerFirst(t, first)
+	second := in.serve("JWT_SECRET=" + after + "," + before)
+	login := map[string]any{"email": "first@example.com", "password": "correct horse battery first"}
+	var tokens struct{ AccessToken, RefreshToken string }
+	u.at(second).must(http.StatusOK, "POST", "/api/auth/login", login, &tokens)
+	for _, node := range []*program{first, second} {
+		for name, token := range map[string]string{"signed with the old key": u.token, "signed with the new one": tokens.AccessToken} {
+			asked := u.at(node)
+			asked.token = token
+			a, err := asked.do(t.Context(), "GET", "/api/auth/me", nil)
+			require.NoError(t, err)
+			assert.Equal(t, http.StatusOK, a.status, name)
+		}
+	}
+	first.kill()
+	second.kill()
+	third := in.serve("JWT_SECRET=" + after)
+	a, err := u.at(third).do(t.Context(), "GET", "/api/auth/me", nil)
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusUnauthorized, a.status, "the old key is gone")
+	u.at(third).must(http.StatusOK, "POST", "/api/auth/refresh", map[string]any{"refreshToken": tokens.RefreshToken}, &tokens)
+	renewed := u.at(third)
+	renewed.token = tokens.AccessToken
+	renewed.must(http.StatusOK, "GET", "/api/auth/me", nil, nil)
+}
+
+// TestOutbox_isEnoughToGoOn: without a mail server, `up` keeps what it would send, and a person gets through with it.
+func TestOutbox_isEnoughToGoOn(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t)
+	p, ok := in.start()
+	require.True(t, ok, "up ended: %s", p.errs)
+	u := &user{t: t, url: func() string { return p.url }}
+	u.must(http.StatusCreated, "POST", "/api/auth/register", map[string]any{"email": "ada@example.com", "password": "correct horse battery ada", "name": "Ada"}, nil)
+	u.must(http.StatusAccepted, "POST", "/api/auth/password/forgot", map[string]any{"email": "ada@example.com"}, nil)
+	files := filepath.Join(in.dataDir, "outbox", "*-account-reset-*.eml")
+	require.Eventually(t, func() bool {
+		found, err := filepath.Glob(files)
+		return err == nil && len(found) == 1
+	}, 30*time.Second, 50*time.Millisecond)
+	found, err := filepath.Glob(files)
+	require.NoError(t, err)
+	info, err := os.Stat(found[0])
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	list, _ := in.run("outbox")
+	assert.Contains(t, list, "ada@example.com")
+	assert.Contains(t, list, "Set a new password for TestFlow")
+	shown, _ := in.run("outbox", "show", "account-reset")
+	assert.Contains(t, shown, "curl "+p.url+"/api/auth/password/reset")
+	u.must(http.StatusNoContent, "POST", "/api/auth/password/reset", map[string]any{"token": mailedCode.FindString(shown), "newPassword": "seven brave otters swim"}, nil)
+	u.must(http.StatusOK, "POST", "/api/auth/login", map[string]any{"email": "ada@example.com", "password": "seven brave otters swim"}, nil)
+
+	// And without any mail: the operator makes a code by hand.
+	code, _ := in.run("account", "reset", "ada@example.com")
+	u.must(http.StatusNoContent, "POST", "/api/auth/password/reset", map[string]any{"token": strings.TrimSpace(code), "newPassword": "nine calm herons wade"}, nil)
+	assert.NotContains(t, p.errs.String(), mailedCode.FindString(shown))
+}
+
+// TestServe_saysThatItSendsNoMail, at its start and in its answers.
+func TestServe_saysThatItSendsNoMail(t *testing.T) {
+	t.Parallel()
+	in := serving(t)
+	p := in.serve()
+	assert.Contains(t, p.errs.String(), "no mail is sent: set TESTFLOW_SMTP_HOST")
+	u := registerFirst(t, p)
+	a, err := u.do(t.Context(), "POST", "/api/auth/password/forgot", map[string]any{"email": "first@example.com"})
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusServiceUnavailable, a.status)
+	assert.Contains(t, string(a.body), "TESTFLOW_SMTP_HOST")
+}
