@@ -224,8 +224,8 @@ func (s *Service) ResetTx(ctx context.Context, tx pgx.Tx, r Reset, from Client) 
 	return a, event, done, err
 }
 
-// forgetTx removes what lies about of a person beside the account itself.
-func (s *Service) forgetTx(ctx context.Context, tx pgx.Tx, a Account) error {
+// ForgetTx removes what lies about of a person beside the account itself.
+func (s *Service) ForgetTx(ctx context.Context, tx pgx.Tx, a Account) error {
 	q := accountdb.New(tx)
 	if err := errors.Join(q.ForgetCodes(ctx, a.ID), q.ForgetPending(ctx, a.Email)); err != nil {
 		return fmt.Errorf("forget codes: %w", err)

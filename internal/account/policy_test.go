@@ -30,7 +30,11 @@ func TestPolicy_refusesWhatIsGuessedFirst(t *testing.T) {
 	} {
 		require.Empty(t, PasswordPolicy{}.problems(good, ada), "%q", good)
 	}
-	require.NotEmpty(t, PasswordPolicy{}.problems("analytical engine", about{email: "a@b.example", name: "Analytical", organization: "Engine"}), "made of what is known")
+	someone := about{email: "z@engines.example", name: "Zyxanthia Quorbling", organization: "Vrelmak Works"}
+	for _, known := range []string{"Zyxanthia1815", "zyxanthiaquorbling", "Vrelmak2026", "quorbling99"} {
+		require.NotEmpty(t, PasswordPolicy{}.problems(known, someone), "%q is made of what is known of the person", known)
+		require.Empty(t, PasswordPolicy{}.problems(known, ada), "%q says nothing of another", known)
+	}
 }
 
 func rep(s string, n int) string { return strings.Repeat(s, n) }
