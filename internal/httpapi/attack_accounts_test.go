@@ -20,7 +20,7 @@ import (
 func TestAttack_enumeration_byAnswerAndTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.orgs.Policy = org.Confirmed
+	w.base.orgs.Policy = org.Confirmed
 	const least = 700 * time.Millisecond
 	w.accounts.LeastTime = least
 	for name, c := range map[string]struct{ path, body string }{

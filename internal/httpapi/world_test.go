@@ -87,7 +87,6 @@ type world struct {
 
 	mail     *mailtest.Box
 	accounts *account.Service
-	orgs     *org.Service
 }
 
 // base is what a world's slices stand on, for those who put workers beside them.
@@ -149,7 +148,6 @@ func newWorld(t *testing.T) *world {
 	accounts.Mail = w.mail.Service
 	w.accounts = accounts
 	orgs := &org.Service{DB: db.DB, Store: store, Accounts: accounts, Policy: org.Open, NewID: newID, Log: log}
-	w.orgs = orgs
 	audits := &audit.Service{DB: db.DB, Store: store, Open: opener(persons), Check: orgs.Check, Now: time.Now, NewID: newID, Log: log}
 	audits.Evidence = audit.Seals
 	keys := &audit.SealingKeys{DB: db.DB, Master: master, Now: time.Now}
