@@ -337,3 +337,29 @@ func TestRateLimit_withoutItsDatabase(t *testing.T) {
 	assert.Equal(t, "rate.unavailable", got.json["code"])
 	assert.NotEmpty(t, got.header.Get("Retry-After"))
 }
+
+// All that a key does counts against the key's own limit, and against nobody else's.
+func TestRateLimit_keysHaveTheirOwn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	test := w.makeTest("admin-a", "https://pets.example", "/pets")
+	_, own := w.key("admin-a", `["read","run.execute"]`, `,"rateLimit":2`)
+	_, usual := w.key("admin-a", `["read","run.execute"]`, "")
+	w.limited()
+	for key, most := range map[string]int64{own: 2, usual: 6} {
+		for i := range most + 2 {
+			c, want := call{method: "GET", path: "/api/projects", as: key}, 200
+			if i%2 == 1 {
+				c, want = call{method: "POST", path: "/api/tests/" + test.id() + "/execute", as: key}, 202
+			}
+			if i >= most {
+				want = 429
+			}
+			got := w.do(c)
+			require.Equal(t, want, got.status, got.text)
+			q, _, left, _ := rate(t, got.header, "api-key")
+			assert.Equal(t, []int64{most, max(0, most-i-1)}, []int64{q, left})
+		}
+	}
+	assert.Equal(t, 200, w.do(call{method: "GET", path: "/api/projects", as: "admin-a"}).status, "the person who made them")
+}
