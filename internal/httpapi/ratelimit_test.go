@@ -113,7 +113,7 @@ func TestRateLimit_headersOnEveryLimitedAnswer(t *testing.T) {
 		got := w.do(call{method: "GET", path: "/api/projects", as: "admin-a"})
 		require.Equal(t, 200, got.status, got.text)
 		q, window, r, reset := rate(t, got.header, "general")
-		assert.EqualValues(t, []int64{4, 900, left}, []int64{q, window, r})
+		assert.Equal(t, []int64{4, 900, left}, []int64{q, window, r})
 		assert.InDelta(t, 900, reset, 10)
 		assert.Empty(t, got.header.Get("Retry-After"))
 	}
@@ -310,7 +310,7 @@ func TestSignInLimit_refreshHasItsOwn(t *testing.T) {
 		require.Equal(t, 200, got.status, got.text)
 		in = got
 		q, _, left, _ := rate(t, got.header, "refresh")
-		assert.EqualValues(t, []int64{3, int64(2 - i)}, []int64{q, left})
+		assert.Equal(t, []int64{3, int64(2 - i)}, []int64{q, left})
 	}
 	assert.Equal(t, 200, w.from("192.0.2.1", login("admin-a@example.com", password)).status, "and leaves the rest alone")
 }

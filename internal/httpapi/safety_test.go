@@ -146,7 +146,7 @@ func TestSlowClients_areCut(t *testing.T) {
 			return err != nil
 		}, 15*time.Second, 50*time.Millisecond, "the server still waits for a client that doesn't read")
 	})
-	r, err := http.Get("http://" + s.address + "/livez") //nolint:noctx // a test's own server
+	r, err := http.Get("http://" + s.address + "/livez")
 	require.NoError(t, err)
 	require.NoError(t, r.Body.Close())
 	assert.Equal(t, 200, r.StatusCode, "others are served")

@@ -60,7 +60,7 @@ func TestSlowClients_ofAStream(t *testing.T) {
 		}
 	}
 	ask()
-	assert.Error(t, wait())
+	require.Error(t, wait())
 
 	// Slowly, and longer than any one part may take.
 	conn, read, start := ask(), int64(0), time.Now()
@@ -72,7 +72,7 @@ func TestSlowClients_ofAStream(t *testing.T) {
 		read += n
 		<-tick.C
 	}
-	assert.NoError(t, wait())
+	require.NoError(t, wait())
 	assert.Greater(t, read, int64(parts<<20), "cut off")
 	assert.Greater(t, time.Since(start), 600*time.Millisecond, "it was not slow, so this shows nothing")
 }

@@ -96,48 +96,58 @@ func TestTake_exactOverNodes(t *testing.T) {
 }
 
 // wrote reports whether the statement made its transaction one that writes: it has an id of its own then.
-func wrote(t *testing.T, tx pgx.Tx, statement string, args ...any) bool {
-	t.Helper()
-	_, err := tx.Exec(t.Context(), statement, args...)
-	require.NoError(t, err)
-	var did bool
-	require.NoError(t, tx.QueryRow(t.Context(), `SELECT pg_current_xact_id_if_assigned() IS NOT NULL`).Scan(&did))
-	return did
+func wrote(ctx context.Context, tx pgx.Tx, statement string) (did bool, err error) {
+	if _, err := tx.Exec(ctx, statement); err != nil {
+		return false, err
+	}
+	err = tx.QueryRow(ctx, `SELECT pg_current_xact_id_if_assigned() IS NOT NULL`).Scan(&did)
+	return did, err
 }
 
 // An admitted request is one write and a refused one none, not even a row lock: also when it waited for the last place.
 func TestTake_aRefusalWritesNothing(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	const take, last = `SELECT take_rate(decode(repeat('aa', 16), 'hex'), 2, '1 hour')`, `SELECT take_sign_in(ARRAY[decode(repeat('bb', 16), 'hex'), decode(repeat('cc', 16), 'hex')], '{2,9}', '1 hour')`
-	for _, statement := range []string{take, last} {
+	const take, takeSignIn = `SELECT take_rate(decode(repeat('aa', 16), 'hex'), 2, '1 hour')`, `SELECT take_sign_in(ARRAY[decode(repeat('bb', 16), 'hex'), decode(repeat('cc', 16), 'hex')], '{2,9}', '1 hour')`
+	for _, statement := range []string{take, takeSignIn} {
 		begin := func() pgx.Tx {
 			tx, err := db.System.Begin(t.Context())
 			require.NoError(t, err)
 			return tx
 		}
+		does := func(tx pgx.Tx) bool {
+			did, err := wrote(t.Context(), tx, statement)
+			require.NoError(t, err)
+			return did
+		}
 		first := begin()
-		require.True(t, wrote(t, first, statement))
+		require.True(t, does(first))
 		require.NoError(t, first.Commit(t.Context()))
 
 		holder, waiter := begin(), begin()
-		require.True(t, wrote(t, holder, statement)) // the last place, not committed
+		require.True(t, does(holder)) // the last place, not committed
 		var pid int
 		require.NoError(t, waiter.QueryRow(t.Context(), `SELECT pg_backend_pid()`).Scan(&pid))
-		done := make(chan bool)
-		go func() { done <- wrote(t, waiter, statement) }()
+		var late bool
+		done := make(chan error)
+		go func() {
+			var err error
+			late, err = wrote(context.Background(), waiter, statement)
+			done <- err
+		}()
 		require.Eventually(t, func() bool {
 			var waiting bool
 			err := db.API.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted AND locktype = 'advisory')`, pid).Scan(&waiting)
 			return err == nil && waiting
 		}, 10*time.Second, 5*time.Millisecond, "the second one does not wait for the first")
 		require.NoError(t, holder.Commit(t.Context()))
-		assert.False(t, <-done, "who waited and was refused wrote: %s", statement)
+		require.NoError(t, <-done)
+		assert.False(t, late, "who waited and was refused wrote: %s", statement)
 		require.NoError(t, waiter.Rollback(t.Context()))
 
-		late := begin()
-		assert.False(t, wrote(t, late, statement), "who came late wrote: %s", statement)
-		require.NoError(t, late.Rollback(t.Context()))
+		last := begin()
+		assert.False(t, does(last), "who came late wrote: %s", statement)
+		require.NoError(t, last.Rollback(t.Context()))
 	}
 }
 

@@ -67,7 +67,9 @@ func TestSignIn_bruteForceOverTwoNodes(t *testing.T) {
 	for i := range 300 {
 		all.Go(func() {
 			a, err := nodes[i%2].TakeSignIn(context.Background(), signIns, guess("ada@example.com", "192.0.2.1"))
-			assert.NoError(t, err)
+			if err != nil {
+				t.Error(err)
+			}
 			if a.Admitted {
 				admitted.Add(1)
 			}
@@ -173,7 +175,9 @@ func TestSignIn_takingAndGivingBackAtOnce(t *testing.T) {
 		all.Go(func() {
 			for j := range 20 {
 				a, err := l.TakeSignIn(context.Background(), limits, guess(fmt.Sprintf("p%d@example.com", (i+j)%3), fmt.Sprintf("192.0.2.%d", (i*j)%3)))
-				assert.NoError(t, err)
+				if err != nil {
+					t.Error(err)
+				}
 				l.GiveBack(context.Background(), a)
 			}
 		})
