@@ -60,7 +60,7 @@ func (s *Service) EraseTx(ctx context.Context, tx pgx.Tx, a Account, by string, 
 	if a.Operator {
 		return eventstore.Appended{}, fault.New(fault.Conflict, "account.is_operator", "The operator of this installation cannot be erased while the installation is theirs.")
 	}
-	if err := s.forgetTx(ctx, tx, a); err != nil {
+	if err := s.ForgetTx(ctx, tx, a); err != nil {
 		return eventstore.Appended{}, err
 	}
 	if err := eventstore.ForgetAnswersTx(ctx, tx, string(auth.User)+":"+a.ID.String(), a.Email); err != nil {
