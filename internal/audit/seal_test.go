@@ -192,72 +192,72 @@ func TestVerify_namesThePlaceOfEachTampering(t *testing.T) {
 	const at = 13 // the event that is meddled with
 	base := newSealed(t)
 	for name, c := range map[string]struct {
-		do    func(s *sealed, t *testing.T, position int64)
+		do    func(t *testing.T, s *sealed, position int64)
 		named string // %d is the event's position
 	}{
-		"a byte of the data":              {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `data = jsonb_set(data, '{text}', '"mischief"')`) }, "position %d: the event's content doesn't give its content hash"},
-		"a field added to the data":       {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `data = data || '{"x": null}'`) }, "position %d: the event's content doesn't give its content hash"},
-		"a byte, with the hash made anew": {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `data = '{"text": "mischief"}'`); s.rehash(t, p) }, "position %d: the event isn't what was sealed"},
-		"the actor": {func(s *sealed, t *testing.T, p int64) {
+		"a byte of the data":              {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `data = jsonb_set(data, '{text}', '"mischief"')`) }, "position %d: the event's content doesn't give its content hash"},
+		"a field added to the data":       {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `data = data || '{"x": null}'`) }, "position %d: the event's content doesn't give its content hash"},
+		"a byte, with the hash made anew": {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `data = '{"text": "mischief"}'`); s.rehash(t, p) }, "position %d: the event isn't what was sealed"},
+		"the actor": {func(t *testing.T, s *sealed, p int64) {
 			s.set(t, p, `meta = jsonb_set(meta, '{actorId}', to_jsonb(gen_random_uuid()))`)
 		}, "position %d: the event's content doesn't give its content hash"},
-		"the kind of actor": {func(s *sealed, t *testing.T, p int64) {
+		"the kind of actor": {func(t *testing.T, s *sealed, p int64) {
 			s.set(t, p, `meta = jsonb_set(meta, '{actorKind}', '"system"')`)
 		}, "position %d: the event's content doesn't give its content hash"},
-		"the address": {func(s *sealed, t *testing.T, p int64) {
+		"the address": {func(t *testing.T, s *sealed, p int64) {
 			s.set(t, p, `meta = jsonb_set(meta, '{address}', '"sealed:x"')`)
 		}, "position %d: the event's content doesn't give its content hash"},
-		"the agent": {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `meta = meta - 'agent'`) }, "position %d: the event's content doesn't give its content hash"},
-		"the request": {func(s *sealed, t *testing.T, p int64) {
+		"the agent": {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `meta = meta - 'agent'`) }, "position %d: the event's content doesn't give its content hash"},
+		"the request": {func(t *testing.T, s *sealed, p int64) {
 			s.set(t, p, `meta = jsonb_set(meta, '{requestId}', '"req-2"')`)
 		}, "position %d: the event's content doesn't give its content hash"},
-		"an actor that is none": {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `meta = '{"actorId": 7}'`) }, "position %d: the event's content doesn't give its content hash"},
-		"a meta that is none":   {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `meta = '[]'`) }, "position %d: the event's stored form can't be read"},
-		"the time": {func(s *sealed, t *testing.T, p int64) {
+		"an actor that is none": {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `meta = '{"actorId": 7}'`) }, "position %d: the event's content doesn't give its content hash"},
+		"a meta that is none":   {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `meta = '[]'`) }, "position %d: the event's stored form can't be read"},
+		"the time": {func(t *testing.T, s *sealed, p int64) {
 			s.set(t, p, `recorded_at = recorded_at - interval '1 microsecond'`)
 		}, "position %d: the event isn't what was sealed"},
-		"the type": {func(s *sealed, t *testing.T, p int64) {
+		"the type": {func(t *testing.T, s *sealed, p int64) {
 			s.set(t, p, `type_id = (SELECT type_id FROM es.event_type WHERE name = 'other.changed')`)
 		}, "position %d: the event's content doesn't give its content hash"},
-		"a type that is none":           {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `type_id = 32000`) }, "position %d: the event's content doesn't give its content hash"},
-		"the schema":                    {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `schema_ver = 0`) }, "position %d: the event's content doesn't give its content hash"},
-		"the kind of stream":            {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `kind = 'org'`) }, "position %d: the event's content doesn't give its content hash"},
-		"the stream":                    {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `stream_id = gen_random_uuid()`) }, "position %d: the event's content doesn't give its content hash"},
-		"the version":                   {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `version = 77`) }, "position %d: behind version 1 of stream"},
-		"the content hash":              {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `content_hash = sha256('x')`) }, "position %d: the event's content doesn't give its content hash"},
-		"its position":                  {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `position = 900000`) }, "position %d: the event is gone"},
-		"moved to another organization": {func(s *sealed, t *testing.T, p int64) { s.set(t, p, `org_id = gen_random_uuid()`) }, "position %d: the event is gone"},
-		"deleted": {func(s *sealed, t *testing.T, p int64) {
+		"a type that is none":           {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `type_id = 32000`) }, "position %d: the event's content doesn't give its content hash"},
+		"the schema":                    {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `schema_ver = 0`) }, "position %d: the event's content doesn't give its content hash"},
+		"the kind of stream":            {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `kind = 'org'`) }, "position %d: the event's content doesn't give its content hash"},
+		"the stream":                    {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `stream_id = gen_random_uuid()`) }, "position %d: the event's content doesn't give its content hash"},
+		"the version":                   {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `version = 77`) }, "position %d: behind version 1 of stream"},
+		"the content hash":              {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `content_hash = sha256('x')`) }, "position %d: the event's content doesn't give its content hash"},
+		"its position":                  {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `position = 900000`) }, "position %d: the event is gone"},
+		"moved to another organization": {func(t *testing.T, s *sealed, p int64) { s.set(t, p, `org_id = gen_random_uuid()`) }, "position %d: the event is gone"},
+		"deleted": {func(t *testing.T, s *sealed, p int64) {
 			s.superuser(t, `DELETE FROM es.ledger_event WHERE position = $1`, p)
 		}, "position %d: the event is gone: it was sealed as number 14 of the history"},
-		"deleted, with its leaf": {func(s *sealed, t *testing.T, p int64) {
+		"deleted, with its leaf": {func(t *testing.T, s *sealed, p int64) {
 			s.superuser(t, `DELETE FROM es.ledger_event WHERE position = $1`, p)
 			s.superuser(t, `DELETE FROM es.sealed_leaf WHERE position = $1`, p)
 		}, "the leaves go on at 14, and there were 13 before"},
-		"deleted, the rest moved up": {func(s *sealed, t *testing.T, p int64) {
+		"deleted, the rest moved up": {func(t *testing.T, s *sealed, p int64) {
 			s.superuser(t, `DELETE FROM es.ledger_event WHERE position = $1`, p)
 			s.superuser(t, `DELETE FROM es.sealed_leaf WHERE position = $1`, p)
 			s.superuser(t, `UPDATE es.sealed_leaf SET leaf = leaf + 1000 WHERE org_id = $2 AND position > $1`, p, s.org)
 			s.superuser(t, `UPDATE es.sealed_leaf SET leaf = leaf - 1001 WHERE org_id = $2 AND position > $1`, p, s.org)
 		}, "do not give the tree of seal 2"},
-		"inserted": {func(s *sealed, t *testing.T, p int64) {
+		"inserted": {func(t *testing.T, s *sealed, p int64) {
 			s.superuser(t, `INSERT INTO es.ledger_event (position, recorded_at, version, type_id, schema_ver, org_id, stream_id, append_id, actor_id, kind, content_hash, meta, data)
 				SELECT $1, recorded_at, 1, type_id, schema_ver, org_id, gen_random_uuid(), append_id, actor_id, kind, content_hash, meta, data FROM es.ledger_event WHERE position = $2`, s.gap(t), p)
 		}, "position %d: the event isn't in the sealed history"},
-		"inserted, with a leaf": {func(s *sealed, t *testing.T, p int64) {
+		"inserted, with a leaf": {func(t *testing.T, s *sealed, p int64) {
 			g := s.gap(t)
 			s.superuser(t, `INSERT INTO es.ledger_event (position, recorded_at, version, type_id, schema_ver, org_id, stream_id, append_id, actor_id, kind, content_hash, meta, data)
 				SELECT $1, recorded_at, 1, type_id, schema_ver, org_id, gen_random_uuid(), append_id, actor_id, kind, content_hash, meta, data FROM es.ledger_event WHERE position = $2`, g, p)
 			s.rehash(t, g)
 			s.superuser(t, `INSERT INTO es.sealed_leaf SELECT org_id, 5000, $1, hash FROM es.sealed_leaf WHERE position = $2`, g, p)
 		}, "the leaves go on at 5000, and there were"},
-		"two swapped": {func(s *sealed, t *testing.T, p int64) {
+		"two swapped": {func(t *testing.T, s *sealed, p int64) {
 			q := s.position(t, at+4)
 			s.superuser(t, `UPDATE es.ledger_event SET position = -position WHERE position = $1`, p)
 			s.superuser(t, `UPDATE es.ledger_event SET position = $1 WHERE position = $2`, p, q)
 			s.superuser(t, `UPDATE es.ledger_event SET position = $1 WHERE position = -$2::bigint`, q, p)
 		}, "position %d: the event isn't what was sealed"},
-		"two swapped, with their leaves": {func(s *sealed, t *testing.T, p int64) {
+		"two swapped, with their leaves": {func(t *testing.T, s *sealed, p int64) {
 			q := s.position(t, at+3)
 			for _, table := range []string{"es.ledger_event", "es.sealed_leaf"} {
 				s.superuser(t, `UPDATE `+table+` SET position = -position WHERE position = $1`, p)
@@ -265,38 +265,38 @@ func TestVerify_namesThePlaceOfEachTampering(t *testing.T) {
 				s.superuser(t, `UPDATE `+table+` SET position = $1 WHERE position = -$2::bigint`, q, p)
 			}
 		}, "position %d: stream "},
-		"the tail cut off": {func(s *sealed, t *testing.T, p int64) {
+		"the tail cut off": {func(t *testing.T, s *sealed, p int64) {
 			s.superuser(t, `DELETE FROM es.ledger_event WHERE org_id = $2 AND position >= $1`, p, s.org)
 		}, "position %d: the event is gone"},
-		"a stored hash": {func(s *sealed, t *testing.T, p int64) {
+		"a stored hash": {func(t *testing.T, s *sealed, p int64) {
 			s.superuser(t, `UPDATE es.sealed_leaf SET hash = sha256('x') WHERE position = $1`, p)
 		}, "position %d: the event is as it was sealed, but the hash that the sealer stored of it was changed"},
-		"a stored hash taken away": {func(s *sealed, t *testing.T, p int64) {
+		"a stored hash taken away": {func(t *testing.T, s *sealed, p int64) {
 			s.superuser(t, `DELETE FROM es.sealed_leaf WHERE position = $1`, p)
 		}, "position %d: the hash that the sealer stored of the event was taken away"},
-		"event, hash and stored hash": {func(s *sealed, t *testing.T, p int64) {
+		"event, hash and stored hash": {func(t *testing.T, s *sealed, p int64) {
 			s.set(t, p, `data = '{"text": "mischief"}'`)
 			s.rehash(t, p)
 			s.releaf(t, p)
 		}, "do not give the tree of seal 2"},
-		"a seal replaced by one of another key": {func(s *sealed, t *testing.T, _ int64) { s.replaceHead(t, 2, false) }, "seal 2 (18 events, position %[2]d, of "},
-		"a seal with a changed root": {func(s *sealed, t *testing.T, _ int64) {
+		"a seal replaced by one of another key": {func(t *testing.T, s *sealed, _ int64) { s.replaceHead(t, 2, false) }, "seal 2 (18 events, position %[2]d, of "},
+		"a seal with a changed root": {func(t *testing.T, s *sealed, _ int64) {
 			s.superuser(t, `UPDATE es.sealed_head SET note = replace(note, E'\n18\n', E'\n17\n') WHERE number = 2 AND org_id = $1`, s.org)
 		}, "is not genuine: its signature doesn't hold"},
-		"a seal replaced with the stolen key": {func(s *sealed, t *testing.T, _ int64) { s.replaceHead(t, 2, true) }, "seal 3 follows another seal 2 than the one that stands here"},
-		"a seal taken away": {func(s *sealed, t *testing.T, _ int64) {
+		"a seal replaced with the stolen key": {func(t *testing.T, s *sealed, _ int64) { s.replaceHead(t, 2, true) }, "seal 3 follows another seal 2 than the one that stands here"},
+		"a seal taken away": {func(t *testing.T, s *sealed, _ int64) {
 			s.superuser(t, `DELETE FROM es.sealed_head WHERE number = 2 AND org_id = $1`, s.org)
 		}, "seal 2 to 2 are missing or were replaced"},
-		"the first seal taken away": {func(s *sealed, t *testing.T, _ int64) {
+		"the first seal taken away": {func(t *testing.T, s *sealed, _ int64) {
 			s.superuser(t, `DELETE FROM es.sealed_head WHERE number = 1 AND org_id = $1`, s.org)
 		}, "the seals before number 2 are missing"},
-		"another organization's seal": {func(s *sealed, t *testing.T, _ int64) {
+		"another organization's seal": {func(t *testing.T, s *sealed, _ int64) {
 			other := newID()
 			s.append(t, other, newID(), s.who, event{"thing.changed", "1"})
 			require.NoError(t, s.sealer.Pass(t.Context()))
 			s.superuser(t, `UPDATE es.sealed_head h SET note = o.note FROM es.sealed_head o WHERE h.org_id = $1 AND h.number = 2 AND o.org_id = $2`, s.org, other)
 		}, "is another organization's"},
-		"the key replaced": {func(s *sealed, t *testing.T, _ int64) {
+		"the key replaced": {func(t *testing.T, s *sealed, _ int64) {
 			thief, err := seal.NewSigner()
 			require.NoError(t, err)
 			st, err := seal.NewStatement(1, thief, nil, time.Now())
@@ -316,7 +316,7 @@ func TestVerify_namesThePlaceOfEachTampering(t *testing.T) {
 			require.Empty(t, s.verify(t, s.export(t, audit.Filter{}), pin).Findings)
 			p := s.position(t, at)
 			end, gap := s.position(t, 17), s.gap(t)
-			c.do(s, t, p)
+			c.do(t, s, p)
 			r := s.verify(t, s.export(t, audit.Filter{}), pin)
 			require.NotEmpty(t, r.Findings)
 			want := c.named

@@ -203,6 +203,15 @@ func (s *Sealer) take(ctx context.Context, tx pgx.Tx) (from int64, mine bool, er
 	return from, true, nil
 }
 
+// lateOrResting finds organizations with events up to $1 that have no seal, and those whose last seal is from before $2.
+const lateOrResting = `
+	SELECT s.org_id, s.last_pos > coalesce(h.position, 0)
+	  FROM (SELECT org_id, max(last_pos) FILTER (WHERE last_pos <= $1) AS last_pos, bool_or(kind = 'org') AS is_org
+	          FROM es.ledger_stream GROUP BY org_id) s
+	  LEFT JOIN LATERAL (SELECT position, sealed_at FROM es.sealed_head WHERE org_id = s.org_id ORDER BY number DESC LIMIT 1) h ON true
+	 WHERE s.last_pos > coalesce(h.position, 0) OR s.is_org AND h.sealed_at < $2
+	 ORDER BY s.org_id`
+
 // round looks at all organizations: what was left behind, because its tree was damaged and is mended now, is sealed, and
 // an organization in which nothing happens gets its head a day.
 func (s *Sealer) round(ctx context.Context) error {
@@ -211,13 +220,7 @@ func (s *Sealer) round(ctx context.Context) error {
 		if err != nil || !mine {
 			return err
 		}
-		rows, err := tx.Query(ctx, `
-			SELECT s.org_id, s.last_pos > coalesce(h.position, 0)
-			  FROM (SELECT org_id, max(last_pos) FILTER (WHERE last_pos <= $1) AS last_pos, bool_or(kind = 'org') AS is_org
-			          FROM es.ledger_stream GROUP BY org_id) s
-			  LEFT JOIN LATERAL (SELECT position, sealed_at FROM es.sealed_head WHERE org_id = s.org_id ORDER BY number DESC LIMIT 1) h ON true
-			 WHERE s.last_pos > coalesce(h.position, 0) OR s.is_org AND h.sealed_at < $2
-			 ORDER BY s.org_id`, to, s.cfg.Now().Add(-sealAtLeast)) //nolint:rowserrcheck // ForEachRow does
+		rows, err := tx.Query(ctx, lateOrResting, to, s.cfg.Now().Add(-sealAtLeast)) //nolint:rowserrcheck // ForEachRow does
 		if err != nil {
 			return err
 		}

@@ -67,7 +67,7 @@ const maxPosition = 1<<63 - 1
 
 // keyNotes returns the statements of all sealing keys as they are stored.
 func keyNotes(ctx context.Context, q querier) ([]string, error) {
-	rows, err := q.Query(ctx, `SELECT statement FROM es.sealing_key ORDER BY number`) //nolint:rowserrcheck // CollectRows does
+	rows, err := q.Query(ctx, `SELECT statement FROM es.sealing_key ORDER BY number`)
 	if err != nil {
 		return nil, fmt.Errorf("read the sealing keys: %w", err)
 	}

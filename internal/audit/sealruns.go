@@ -150,6 +150,14 @@ type runColumns struct {
 	OK            *bool      `json:"ok,omitempty"`
 }
 
+// runsOfDay is a page of an organization's events of runs.
+const runsOfDay = `
+	SELECT e.stream_id, e.version, e.position, e.recorded_at, coalesce(t.name, 'unknown#' || e.type_id), e.schema_ver,
+	       e.project_id, e.test_id, e.environment_id, e.region, e.status, e.duration_us, e.ok, e.data
+	  FROM es.run_event e LEFT JOIN es.event_type t USING (type_id)
+	 WHERE e.org_id = $1 AND e.bucket = $2 AND (e.stream_id, e.version) > ($3, $4) AND e.position <= $5
+	 ORDER BY e.stream_id, e.version LIMIT $6`
+
 // digestRuns reads an organization's runs of a day, page by page, and hashes them in the order of run and version.
 func digestRuns(ctx context.Context, tx pgx.Tx, org uuid.UUID, day time.Time, upTo int64) (RunsSealed, error) {
 	out := RunsSealed{Day: day.UTC().Format(time.DateOnly), UpTo: upTo}
@@ -157,12 +165,7 @@ func digestRuns(ctx context.Context, tx pgx.Tx, org uuid.UUID, day time.Time, up
 	var run uuid.UUID
 	version := 0
 	for n := runsPage; n == runsPage; {
-		rows, err := tx.Query(ctx, `
-			SELECT e.stream_id, e.version, e.position, e.recorded_at, coalesce(t.name, 'unknown#' || e.type_id), e.schema_ver,
-			       e.project_id, e.test_id, e.environment_id, e.region, e.status, e.duration_us, e.ok, e.data
-			  FROM es.run_event e LEFT JOIN es.event_type t USING (type_id)
-			 WHERE e.org_id = $1 AND e.bucket = $2 AND (e.stream_id, e.version) > ($3, $4) AND e.position <= $5
-			 ORDER BY e.stream_id, e.version LIMIT $6`, org, day, run, version, upTo, runsPage) //nolint:rowserrcheck // ForEachRow does
+		rows, err := tx.Query(ctx, runsOfDay, org, day, run, version, upTo, runsPage) //nolint:rowserrcheck // ForEachRow does
 		if err != nil {
 			return out, fmt.Errorf("read runs: %w", err)
 		}

@@ -159,7 +159,7 @@ func openExports(names []string) (io.Reader, func(), error) {
 	for _, name := range names {
 		var f io.ReadCloser = os.Stdin
 		if name != "-" {
-			file, err := os.Open(name) //nolint:gosec // the person names it
+			file, err := os.Open(name)
 			if err != nil {
 				closeAll()
 				return nil, nil, err
@@ -250,7 +250,7 @@ func ReadHeads(name string) ([]string, error) {
 }
 
 func readFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name) //nolint:gosec // the person names it
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}

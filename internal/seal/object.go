@@ -1,9 +1,12 @@
 package seal
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"unicode/utf8"
 )
 
 // object is a JSON object by its keys, each value as it stands there.
@@ -24,8 +27,8 @@ func parseObject(raw []byte) (object, error) {
 	o := object{}
 	for i = skipSpace(raw, i+1); raw[i] != '}'; {
 		end := endOfText(raw, i)
-		var key string
-		if err := json.Unmarshal(raw[i:end], &key); err != nil {
+		key, err := unquote(raw[i:end])
+		if err != nil {
 			return nil, fmt.Errorf("read a key: %w", err)
 		}
 		if _, twice := o[key]; twice {
@@ -107,17 +110,26 @@ func (o object) text(key string) string {
 	if len(raw) < 2 || raw[0] != '"' {
 		return ""
 	}
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
+	s, err := unquote(raw)
+	if err != nil {
 		return ""
 	}
 	return s
 }
 
+// unquote returns the text of a JSON string.
+func unquote(raw []byte) (s string, err error) {
+	if bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) { // as it is: most are
+		return string(raw[1 : len(raw)-1]), nil
+	}
+	err = json.Unmarshal(raw, &s)
+	return s, err
+}
+
 // number returns a whole number; ok is false when it isn't there or none.
 func (o object) number(key string) (n int64, ok bool) {
-	raw := o[key]
-	return n, len(raw) > 0 && json.Unmarshal(raw, &n) == nil && raw[0] != 'n'
+	n, err := strconv.ParseInt(string(o[key]), 10, 64)
+	return n, err == nil
 }
 
 // into decodes a field into v.

@@ -153,13 +153,13 @@ type verifier struct {
 
 // part is one header and what follows it.
 type part struct {
-	open          bool // a header without its end
-	seals         *Seals
-	head          Head // of seals
-	after, upTo   int64
-	events        int64
-	filtered      bool
-	started, tail bool // its start was read, or there is none; its events are behind the last head
+	open        bool // a header without its end
+	seals       *Seals
+	head        Head // of seals
+	after, upTo int64
+	events      int64
+	filtered    bool
+	started     bool // its start was read, or there is none
 }
 
 // pageEvent is an event that waits for its leaf or its proof.
