@@ -167,3 +167,23 @@ func TestDelete_freezesUntilRestored(t *testing.T) {
 	types := h.types(t, id)
 	require.Equal(t, []string{TypeDeletionScheduled, TypeRestored, TypeInvitationAccepted, TypeMemberAdded}, types[len(types)-4:])
 }
+
+// Nothing of a membership is cached: the access token of who was removed is of no organization with the next request,
+// and what stays open longer hears that they are out.
+func TestAttack_removedMembersToken(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	ada := h.signUp(t, "ada")
+	id := ada.Organization.ID
+	bob := h.join(t, ada, "bob", auth.Manager)
+	before := auth.From(h.in(t, bob, id))
+	_, err := h.RemoveMember(h.as(t, ada), id, bob.User.ID)
+	require.NoError(t, err)
+	_, err = h.Authenticate(t.Context(), bob.AccessToken.Reveal(), &id)
+	require.Equal(t, "org.not_found", code(err))
+	_, err = h.Check(t.Context(), before)
+	require.Equal(t, "org.not_found", code(err))
+	renewed, err := h.Refresh(t.Context(), bob.RefreshToken, browser)
+	require.NoError(t, err)
+	require.Equal(t, bob.Organization.ID, renewed.Organization.ID, "their session goes on where they still are")
+}
