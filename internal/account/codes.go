@@ -170,7 +170,7 @@ func (s *Service) ResetCodeTx(ctx context.Context, tx pgx.Tx, email string) (cod
 func (*Service) byEmailTx(ctx context.Context, tx pgx.Tx, email string) (a Account, known bool, err error) {
 	normalized, badAddress := NormalizeEmail(email)
 	if badAddress != nil {
-		return Account{}, false, nil
+		return Account{}, false, nil //nolint:nilerr // what is no address has no account
 	}
 	row, err := accountdb.New(tx).GetAccountByEmail(ctx, normalized)
 	if errors.Is(err, pgx.ErrNoRows) {

@@ -1,7 +1,7 @@
 package account
 
 import (
-	"crypto/sha1" //nolint:gosec // the form of the lists
+	"crypto/sha1"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -56,7 +56,7 @@ func leakedFile(t *testing.T, end string, passwords ...string) string {
 	t.Helper()
 	var lines []string
 	for i, p := range passwords {
-		sum := sha1.Sum([]byte(p)) //nolint:gosec // the form of the lists
+		sum := sha1.Sum([]byte(p))
 		lines = append(lines, fmt.Sprintf("%s:%d", strings.ToUpper(hex.EncodeToString(sum[:])), 7*i*i+1))
 	}
 	slices.Sort(lines)

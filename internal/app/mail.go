@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
@@ -19,7 +20,7 @@ const ownSender = "TestFlow <testflow@localhost>"
 // buildMail makes what sends mail: over SMTP where a server is set; `up` keeps it as files otherwise, and `serve` sends none.
 func (p *platform) buildMail(jobs *river.Client[pgx.Tx]) error {
 	m := p.cfg.Mail
-	p.mail = &mail.Service{DB: p.db.main, Master: p.master, Jobs: jobs, NewID: newID, Log: p.room("mail")}
+	p.mail = &mail.Service{DB: p.db.main, Master: p.master, Jobs: jobs, Now: time.Now, NewID: newID, Log: p.room("mail")}
 	from, err := mail.NewSender(cmp.Or(m.From, ownSender))
 	if err != nil {
 		return fmt.Errorf("TESTFLOW_SMTP_FROM: %w", err)

@@ -64,8 +64,8 @@ func (*deliverer) Timeout(*river.Job[DeliverArgs]) time.Duration {
 }
 
 // NextRetry doubles the wait from 10 s to an hour.
-func (*deliverer) NextRetry(job *river.Job[DeliverArgs]) time.Time {
-	return time.Now().Add(backoff(job.Attempt))
+func (d *deliverer) NextRetry(job *river.Job[DeliverArgs]) time.Time {
+	return d.s.Now().Add(backoff(job.Attempt))
 }
 
 func backoff(attempt int) time.Duration {

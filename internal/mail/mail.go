@@ -78,6 +78,7 @@ type Service struct {
 	Master *vault.Master
 	Jobs   *river.Client[pgx.Tx] // that inserts
 	Out    Outbound              // nil = this installation sends no mail
+	Now    func() time.Time
 	NewID  func() uuid.UUID
 	Log    *slog.Logger
 	// URL is where people reach this installation; it is set before the first message is sent.

@@ -64,7 +64,7 @@ func newPost(t *testing.T, out ours.Outbound) *post {
 	jobs, err := river.NewClient(riverpgxv5.New(db.System), &river.Config{Schema: postgres.RiverSchema, Logger: logger})
 	require.NoError(t, err)
 	return &post{&ours.Service{
-		DB: db.DB, Master: master, Jobs: jobs, Out: out, Log: logger, NewID: func() uuid.UUID { return uuid.Must(uuid.NewV7()) },
+		DB: db.DB, Master: master, Jobs: jobs, Out: out, Log: logger, Now: time.Now, NewID: func() uuid.UUID { return uuid.Must(uuid.NewV7()) },
 	}, db, log}
 }
 
@@ -188,7 +188,7 @@ func TestDelivery_isTriedAgain(t *testing.T) {
 func TestDelivery_anUnknownOutcomeIsTheSameMessageAgain(t *testing.T) {
 	t.Parallel()
 	server := mailtest.NewServer(t, false)
-	server.OnData = func(n int) (error, bool) { return nil, n == 1 } //nolint:revive // (error, bool) reads better here
+	server.OnData = func(n int) (error, bool) { return nil, n == 1 }
 	p := newPost(t, smtpOut(t, server, nil))
 	p.send(t, hello)
 	require.ErrorContains(t, p.Flush(t.Context()), "the connection to the server broke")
@@ -207,7 +207,7 @@ func TestDelivery_whatIsRefusedIsGivenUp(t *testing.T) {
 			}
 		},
 		"the content": func(s *mailtest.Server) {
-			s.OnData = func(int) (error, bool) { return &smtp.SMTPError{Code: 554, Message: "spam for ada@example.com"}, false } //nolint:revive // as above
+			s.OnData = func(int) (error, bool) { return &smtp.SMTPError{Code: 554, Message: "spam for ada@example.com"}, false }
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
@@ -34,7 +35,7 @@ func New(tb testing.TB, db *postgres.DB, master *vault.Master, log *slog.Logger)
 	b := &Box{}
 	b.Service = &mail.Service{
 		DB: db, Master: master, Jobs: jobs, Out: b, Log: log, URL: "https://testflow.example",
-		NewID: func() uuid.UUID { return uuid.Must(uuid.NewV7()) },
+		Now: time.Now, NewID: func() uuid.UUID { return uuid.Must(uuid.NewV7()) },
 	}
 	return b
 }
