@@ -99,7 +99,7 @@ func smtpOut(t *testing.T, s *mailtest.Server, change func(*ours.SMTPConfig)) *o
 	from, err := ours.NewSender("TestFlow <testflow@example.org>")
 	require.NoError(t, err)
 	cfg := ours.SMTPConfig{
-		Host: s.Host, Port: s.Port, User: mailtest.User, Password: mailtest.Password, TLS: ours.StartTLS, From: from, RootCAs: s.CAs, Timeout: 5 * time.Second,
+		Host: s.Host, Port: s.Port, User: mailtest.User, Password: mailtest.Password, TLS: ours.StartTLS, From: from, RootCAs: s.CAs, Timeout: 30 * time.Second,
 	}
 	if change != nil {
 		change(&cfg)

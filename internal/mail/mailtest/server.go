@@ -60,7 +60,7 @@ func NewServer(tb testing.TB, implicit bool, options ...Option) *Server {
 	certificate, pool := selfSigned(tb)
 	s := &Server{Host: "127.0.0.1", CAs: pool}
 	server := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) { return &session{server: s, conn: c}, nil }))
-	server.Domain, server.ReadTimeout, server.WriteTimeout = "localhost", 5*time.Second, 5*time.Second
+	server.Domain, server.ReadTimeout, server.WriteTimeout = "localhost", 30*time.Second, 30*time.Second
 	server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
 	for _, o := range options {
 		o(server)
