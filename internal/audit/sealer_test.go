@@ -87,7 +87,9 @@ func TestSealer_waitsForWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
 	s := newSealed(t)
 	s.append(t, s.org, newID(), s.who, event{"thing.changed", "first"})
-	appended, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	appended, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	release := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(release) // a failed test too lets the writer go
 	go func() {
 		done <- s.InSystem(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
 			if _, err := s.store.Append(ctx, tx, eventstore.Stream{OrgID: s.org, ID: newID(), Kind: "thing"}, 0, nil, event{"thing.changed", "slow"}); err != nil {
@@ -103,7 +105,7 @@ func TestSealer_waitsForWhatIsUnderWay(t *testing.T) {
 	require.NoError(t, s.sealer.Pass(t.Context()))
 	require.EqualValues(t, 1, s.scalar(t, `SELECT count(*) FROM es.sealed_leaf`))
 	require.Positive(t, s.sealer.Lag())
-	close(goOn)
+	release()
 	require.NoError(t, <-done)
 	require.NoError(t, s.sealer.Pass(t.Context()))
 	require.EqualValues(t, 3, s.scalar(t, `SELECT count(*) FROM es.sealed_leaf`))
