@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -392,4 +393,38 @@ func TestCheckSeals_findsWhatWasChanged(t *testing.T) {
 	require.NotEmpty(t, found)
 	require.Contains(t, found[len(found)-1], fmt.Sprintf("organization %s: position %d: the event is gone", s.org, p))
 	require.Equal(t, events-1, s.scalar(t, `SELECT count(*) FROM es.ledger_event`), "looking leaves no trace")
+}
+
+// An organization that was erased leaves its signed heads: an export that somebody kept still verifies, and neither the
+// sealer nor the doctor takes what is missing for a change.
+func TestSeal_outlivesItsOrganization(t *testing.T) {
+	t.Parallel()
+	s := newSealed(t)
+	other := s.another()
+	s.work(t, 6)
+	other.work(t, 6)
+	require.NoError(t, s.sealer.Pass(t.Context()))
+	export, kept := s.export(t, audit.Filter{}), s.keptHead(t)
+
+	_, err := s.System.Exec(t.Context(), `INSERT INTO orgs (org_id, name, version, created_at, updated_at, erase_at)
+		VALUES ($1, 'x', 1, now(), now(), now() - interval '1 day')`, s.org)
+	require.NoError(t, err)
+	for s.scalar(t, `SELECT es.erase_org($1, 4)`, s.org) > 0 { //nolint:revive // until nothing is left
+	}
+	_, err = s.System.Exec(t.Context(), `SELECT es.erase_org_end($1)`, s.org)
+	require.NoError(t, err)
+	require.Zero(t, s.scalar(t, `SELECT count(*) FROM es.ledger_event WHERE org_id = $1`, s.org))
+	require.Zero(t, s.scalar(t, `SELECT count(*) FROM es.sealed_leaf WHERE org_id = $1`, s.org))
+	require.Equal(t, kept, s.keptHead(t), "the heads stay")
+
+	require.NoError(t, s.newSealer().Pass(t.Context()))
+	other.work(t, 3)
+	found, err := s.service.CheckSeals(t.Context(), []string{other.keptHead(t)})
+	require.NoError(t, err)
+	require.Empty(t, found)
+
+	r := s.verify(t, export, seal.Options{Kept: []string{kept}})
+	require.Empty(t, r.Findings)
+	bent := bytes.Replace(export, []byte("name 3"), []byte("name 4"), 1)
+	require.NotEmpty(t, s.verify(t, bent, seal.Options{Kept: []string{kept}}).Findings)
 }
