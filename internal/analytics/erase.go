@@ -22,7 +22,7 @@ func (s *Service) Erase(ctx context.Context, orgID uuid.UUID, position int64) er
 		return fmt.Errorf("wait for the projections: %w", err)
 	}
 	return s.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, tenantTables) //nolint:rowserrcheck // CollectRows does
+		rows, err := tx.Query(ctx, tenantTables)
 		if err != nil {
 			return fmt.Errorf("list the tables of projections: %w", err)
 		}

@@ -40,7 +40,7 @@ func (p *platform) buildDoors(ctx context.Context) error {
 	if err := p.buildLimits(); err != nil {
 		return err
 	}
-	if p.live, err = realtime.New(p.liveConfig(cursors)); err != nil {
+	if p.live, err = realtime.New(p.liveConfig(cursors)); err != nil { //nolint:contextcheck // the request of a refusal carries it
 		return err
 	}
 	p.measure()

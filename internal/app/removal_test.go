@@ -121,7 +121,7 @@ func (u *user) socket(t *testing.T, apiKey string) <-chan ending {
 	if apiKey != "" {
 		token = apiKey
 	}
-	conn, _, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(u.url(), "http")+"/api/live", nil) //nolint:bodyclose // the library's
+	conn, _, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(u.url(), "http")+"/api/live", nil)
 	require.NoError(t, err)
 	require.NoError(t, wsjson.Write(t.Context(), conn, map[string]any{"type": "auth", "token": token}))
 	require.NoError(t, wsjson.Write(t.Context(), conn, map[string]any{"type": "subscribe", "topics": []string{"organization"}}))

@@ -32,7 +32,7 @@ func TestOrigins_ofTheLiveStream(t *testing.T) {
 		"": 101, "https://testflow.example.com": 101, "https://status.example.com": 101, server.url: 101,
 		"https://evil.example": 403, "https://testflow.example.com.evil.example": 403, "null": 403, "http://testflow.example.com": 403,
 	} {
-		conn, resp, err := dial(origin)
+		conn, resp, err := dial(origin) //nolint:bodyclose // the library closes it
 		if want == http.StatusSwitchingProtocols {
 			require.NoError(t, err, origin)
 			require.NoError(t, conn.CloseNow(), origin)
@@ -43,7 +43,7 @@ func TestOrigins_ofTheLiveStream(t *testing.T) {
 		assert.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"), origin)
 	}
 	for _, want := range []websocket.StatusCode{4401, 4401, 4401, 4429, 4429} {
-		conn, _, err := dial("")
+		conn, _, err := dial("") //nolint:bodyclose // the library closes it
 		require.NoError(t, err)
 		require.NoError(t, wsjson.Write(t.Context(), conn, map[string]string{"type": "auth", "token": "a guess"}))
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -409,7 +409,7 @@ func TestSeal_outlivesItsOrganization(t *testing.T) {
 	_, err := s.System.Exec(t.Context(), `INSERT INTO orgs (org_id, name, version, created_at, updated_at, erase_at)
 		VALUES ($1, 'x', 1, now(), now(), now() - interval '1 day')`, s.org)
 	require.NoError(t, err)
-	for s.scalar(t, `SELECT es.erase_org($1, 4)`, s.org) > 0 { //nolint:revive // until nothing is left
+	for s.scalar(t, `SELECT es.erase_org($1, 4)`, s.org) > 0 {
 	}
 	_, err = s.System.Exec(t.Context(), `SELECT es.erase_org_end($1)`, s.org)
 	require.NoError(t, err)

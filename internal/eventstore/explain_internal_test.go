@@ -94,11 +94,11 @@ func TestReadOrg_neverScansTheLedger(t *testing.T) {
 }
 
 type planNode struct {
-	NodeType string  `json:"Node Type"`
-	Relation string  `json:"Relation Name"`
-	Rows     float64 `json:"Actual Rows"`
-	Removed  float64 `json:"Rows Removed by Filter"`
-	Loops    float64 `json:"Actual Loops"`
+	NodeType string  `json:"Node Type"`              //nolint:tagliatelle // as Postgres writes it
+	Relation string  `json:"Relation Name"`          //nolint:tagliatelle // as Postgres writes it
+	Rows     float64 `json:"Actual Rows"`            //nolint:tagliatelle // as Postgres writes it
+	Removed  float64 `json:"Rows Removed by Filter"` //nolint:tagliatelle // as Postgres writes it
+	Loops    float64 `json:"Actual Loops"`           //nolint:tagliatelle // as Postgres writes it
 	Plans    []planNode
 }
 

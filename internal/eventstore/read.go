@@ -305,7 +305,7 @@ func (s *Store) collect(ctx context.Context, q querier, rows pgx.Rows, asIs bool
 	// After the rows are read, since an unknown number needs the connection.
 	for i := range events {
 		if events[i].Type, err = s.name(ctx, q, ids[i]); errors.Is(err, ErrUnknownType) && asIs {
-			events[i].Type, err = "unknown#"+strconv.Itoa(int(ids[i])), nil
+			events[i].Type = "unknown#" + strconv.Itoa(int(ids[i]))
 			continue
 		}
 		if err != nil {

@@ -248,6 +248,7 @@ func (w *world) recorded(id, request, as string) {
 		return json.Unmarshal(meta, &events[len(events)-1].Meta)
 	})
 	require.NoError(w.t, err)
+	require.NoError(w.t, rows.Err())
 	if !assert.NotEmpty(w.t, events, "%s leaves no event", id) {
 		return
 	}
@@ -265,7 +266,7 @@ func (w *world) recorded(id, request, as string) {
 		for what, sealed := range map[string]string{"127.0.0.1": e.Meta.Address, "coverage of " + id: e.Meta.Agent} {
 			assert.True(w.t, strings.HasPrefix(sealed, "sealed:"), "%s: %s", id, e.Type)
 			plain, err := w.base.persons.Open(context.WithoutCancel(w.t.Context()), e.Meta.ActorID, sealed)
-			assert.NoError(w.t, err, "%s: %s", id, e.Type)
+			require.NoError(w.t, err, "%s: %s", id, e.Type)
 			assert.Equal(w.t, what, plain, "%s: %s", id, e.Type)
 		}
 	}

@@ -106,7 +106,7 @@ func TestAudit_exportFormats(t *testing.T) {
 		{"format=cloudevents", "", batch, "[\n{"},
 		{"format=ndjson", "text/csv", "application/x-ndjson", `{"line"`},
 	} {
-		res := w.export(server, c.query, map[string]string{"Accept": c.accept})
+		res := w.export(server, c.query, map[string]string{"Accept": c.accept}) //nolint:bodyclose // export closes it at the end
 		require.Equal(t, 200, res.StatusCode)
 		assert.Equal(t, c.want, res.Header.Get("Content-Type"))
 		text := readAll(t, res.Body)
@@ -115,17 +115,17 @@ func TestAudit_exportFormats(t *testing.T) {
 		assert.NotEqual(t, "0", res.Trailer.Get("X-Export-Events"))
 		assert.NotEmpty(t, res.Trailer.Get("X-Export-Position"))
 	}
-	assert.Equal(t, 422, w.export(server, "format=xml", nil).StatusCode)
-	assert.Equal(t, 406, w.export(server, "", map[string]string{"Accept": "application/json"}).StatusCode)
+	assert.Equal(t, 422, w.export(server, "format=xml", nil).StatusCode)                                   //nolint:bodyclose // export closes it at the end
+	assert.Equal(t, 406, w.export(server, "", map[string]string{"Accept": "application/json"}).StatusCode) //nolint:bodyclose // export closes it at the end
 
-	res := w.export(server, "", map[string]string{"Accept-Encoding": "br, gzip;q=0.5"})
+	res := w.export(server, "", map[string]string{"Accept-Encoding": "br, gzip;q=0.5"}) //nolint:bodyclose // export closes it at the end
 	require.Equal(t, "gzip", res.Header.Get("Content-Encoding"))
 	zipped, err := gzip.NewReader(res.Body)
 	require.NoError(t, err)
 	text, err := io.ReadAll(zipped)
 	require.NoError(t, err)
 	assert.Contains(t, string(text), `{"line":"end"`)
-	assert.Empty(t, w.export(server, "", map[string]string{"Accept-Encoding": "gzip;q=0"}).Header.Get("Content-Encoding"))
+	assert.Empty(t, w.export(server, "", map[string]string{"Accept-Encoding": "gzip;q=0"}).Header.Get("Content-Encoding")) //nolint:bodyclose // export closes it at the end
 
 	// Each of them is in the log, by whom and how much.
 	began, ended := w.auditEvents("type=audit.export_started&limit=200"), w.auditEvents("type=audit.export_ended&limit=200")

@@ -46,8 +46,10 @@ func TestErase_nothingOfAPersonIsLeft(t *testing.T) {
 	require.Equal(t, 401, as("", call{method: "POST", path: "/api/auth/login", body: `{"email":"` + canaryEmail + `","password":"not the right one"}`}).status)
 
 	// A member of another organization too, invited there by mail; and their answers are kept for repeats.
-	invited := w.do(call{method: "POST", path: "/api/organizations/" + w.orgA.String() + "/invitations", as: "admin-a",
-		body: `{"email":"` + canaryEmail + `","role":"admin"}`, header: map[string]string{"Idempotency-Key": "invite-canary"}})
+	invited := w.do(call{
+		method: "POST", path: "/api/organizations/" + w.orgA.String() + "/invitations", as: "admin-a",
+		body: `{"email":"` + canaryEmail + `","role":"admin"}`, header: map[string]string{"Idempotency-Key": "invite-canary"},
+	})
 	require.Equal(t, 201, invited.status, invited.text)
 	accepted := as(token, call{method: "POST", path: "/api/invitations/accept", body: `{"token":"` + w.mail.Code(t, canaryEmail, "org.invited") + `"}`})
 	require.Equal(t, 200, accepted.status, accepted.text)
@@ -108,7 +110,7 @@ func TestErase_nothingOfAPersonIsLeft(t *testing.T) {
 	server := httptest.NewServer(w.server.Handler())
 	defer server.Close()
 	for _, format := range []string{"ndjson", "csv", "cloudevents"} {
-		text := readAll(t, w.export(server, "format="+format, nil).Body)
+		text := readAll(t, w.export(server, "format="+format, nil).Body) //nolint:bodyclose // export closes it at the end
 		for _, canary := range []string{canaryEmail, canaryName, canaryAddress, canaryAgent} {
 			assert.NotContains(t, text, canary)
 		}

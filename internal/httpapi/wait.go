@@ -64,7 +64,7 @@ func preferredWait(headers []string, most time.Duration) (wait time.Duration, ok
 		}
 		n, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 64)
 		switch {
-		case errors.Is(err, strconv.ErrRange) || err == nil && n >= uint64(most/time.Second):
+		case errors.Is(err, strconv.ErrRange) || err == nil && n >= uint64(max(most/time.Second, 0)):
 			return most, true
 		case err == nil && n > 0:
 			return time.Duration(n) * time.Second, true //nolint:gosec // less than most

@@ -29,7 +29,7 @@ func TestAsOf_isWhatWasReadThen(t *testing.T) {
 	h := newHouse(t)
 	people := []SignedIn{h.signUp(t, "p0"), h.signUp(t, "p1"), h.signUp(t, "p2"), h.signUp(t, "p3")}
 	seed := uint64(time.Now().UnixNano())
-	r := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's choices
+	r := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
 	for range 5 {
 		o, err := h.Create(h.as(t, people[0]), "Start")

@@ -65,15 +65,15 @@ func mayInvite(actor, role auth.Role) error {
 
 // manageInvitation decides whether somebody of the role may revoke an open invitation or send it again. One that gives
 // more than they have is not theirs to touch.
-func (o state) manageInvitation(actor auth.Role, id uuid.UUID) (invitation, error) {
+func (o state) manageInvitation(actor auth.Role, id uuid.UUID) error {
 	i, open := o.invited[id]
 	switch {
 	case !open:
-		return invitation{}, invitationNotFound()
+		return invitationNotFound()
 	case !actor.AtLeast(i.role):
-		return invitation{}, aboveYou()
+		return aboveYou()
 	}
-	return i, nil
+	return nil
 }
 
 // accept decides that the person whom an invitation was for becomes a member. It stands on the word of who invited: when

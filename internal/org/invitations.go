@@ -152,7 +152,7 @@ func (s *Service) makeRoomTx(ctx context.Context, tx pgx.Tx, o state, who auth.P
 	case err != nil:
 		return nil, fmt.Errorf("read invitation: %w", err)
 	}
-	if _, err := o.manageInvitation(roleIn(o, who), old.OrgInvitation.InvitationID); err != nil {
+	if err := o.manageInvitation(roleIn(o, who), old.OrgInvitation.InvitationID); err != nil {
 		return nil, err
 	}
 	if err := mailedLately(old.OrgInvitation, old.AskedAt); err != nil {
@@ -302,7 +302,7 @@ func (s *Service) ResendInvitation(ctx context.Context, id, invitationID uuid.UU
 
 // lockInvitationTx returns an open invitation that the caller may touch.
 func (s *Service) lockInvitationTx(ctx context.Context, tx pgx.Tx, o state, who auth.Principal, invitationID uuid.UUID) (orgdb.LockInvitationRow, error) {
-	if _, err := o.manageInvitation(roleIn(o, who), invitationID); err != nil {
+	if err := o.manageInvitation(roleIn(o, who), invitationID); err != nil {
 		return orgdb.LockInvitationRow{}, err
 	}
 	row, err := orgdb.New(tx).LockInvitation(ctx, orgdb.LockInvitationParams{OrgID: who.OrgID, InvitationID: invitationID})

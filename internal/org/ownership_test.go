@@ -66,7 +66,7 @@ func TestAttack_adminsTurnOnEachOther(t *testing.T) {
 			wg.Go(func() { errs[0] = turn(actx, ada, bob) })
 			wg.Go(func() { errs[1] = turn(bctx, ada, ada) })
 			wg.Wait()
-			require.Truef(t, (errs[0] == nil) != (errs[1] == nil), "%s: exactly one wins: %v, %v", name, errs[0], errs[1])
+			require.NotEqualf(t, errs[0] == nil, errs[1] == nil, "%s: exactly one wins: %v, %v", name, errs[0], errs[1])
 			require.Equal(t, 1, h.count(t, `SELECT count(*) FROM org_members WHERE org_id = $1 AND role = 'admin'`, ada.Organization.ID))
 			for _, err := range errs {
 				if err != nil {

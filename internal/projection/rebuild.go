@@ -81,7 +81,9 @@ func (r *Runner) Passed(ctx context.Context) (position int64, err error) {
 
 // Dropped returns the position up to which events of runs may have been dropped, 0 when all are there. A rebuild makes
 // nothing of what was dropped, so it has less than the projection that lives.
-func (r *Runner) Dropped(ctx context.Context) (position int64, err error) { return r.cfg.Store.Oldest(ctx) }
+func (r *Runner) Dropped(ctx context.Context) (position int64, err error) {
+	return r.cfg.Store.Oldest(ctx)
+}
 
 // Rebuild makes a projection anew from the beginning of the log beside the live one, and swaps when it has caught up.
 // Readers see the old tables until then. progress (nil = none) is called about once a second and at the end. When it is
