@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,7 +42,10 @@ func (p *platform) recordSettings(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("record the settings: %w", err)
 	}
-	if len(changes) > 0 {
+	switch {
+	case len(changes) == len(settings) && !slices.ContainsFunc(changes, func(c audit.SettingChange) bool { return c.From != nil }):
+		p.log.DebugContext(ctx, "settings are on record from now on; see testflow audit settings")
+	case len(changes) > 0:
 		names := make([]string, len(changes))
 		for i, c := range changes {
 			names[i] = c.Name
