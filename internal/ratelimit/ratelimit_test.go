@@ -110,44 +110,53 @@ func TestTake_aRefusalWritesNothing(t *testing.T) {
 	db := pgtest.New(t)
 	const take, takeSignIn = `SELECT take_rate(decode(repeat('aa', 16), 'hex'), 2, '1 hour')`, `SELECT take_sign_in(ARRAY[decode(repeat('bb', 16), 'hex'), decode(repeat('cc', 16), 'hex')], '{2,9}', '1 hour')`
 	for _, statement := range []string{take, takeSignIn} {
+		// What fails leaves no transaction open: the pool would wait for it for ever.
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		begin := func() pgx.Tx {
-			tx, err := db.System.Begin(t.Context())
+			tx, err := db.System.Begin(ctx)
 			require.NoError(t, err)
+			t.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(ctx)) })
 			return tx
 		}
 		does := func(tx pgx.Tx) bool {
-			did, err := wrote(t.Context(), tx, statement)
+			did, err := wrote(ctx, tx, statement)
 			require.NoError(t, err)
 			return did
 		}
 		first := begin()
 		require.True(t, does(first))
-		require.NoError(t, first.Commit(t.Context()))
+		require.NoError(t, first.Commit(ctx))
 
 		holder, waiter := begin(), begin()
 		require.True(t, does(holder)) // the last place, not committed
 		var pid int
-		require.NoError(t, waiter.QueryRow(t.Context(), `SELECT pg_backend_pid()`).Scan(&pid))
+		require.NoError(t, waiter.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid))
 		var late bool
-		done := make(chan error)
+		var lateErr error
+		done := make(chan struct{})
 		go func() {
-			var err error
-			late, err = wrote(context.Background(), waiter, statement)
-			done <- err
+			defer close(done)
+			late, lateErr = wrote(ctx, waiter, statement)
 		}()
+		t.Cleanup(func() { cancel(); <-done }) // before the waiter's own: a connection has one user
 		require.Eventually(t, func() bool {
 			var waiting bool
-			err := db.API.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted AND locktype = 'advisory')`, pid).Scan(&waiting)
+			err := db.API.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)`, pid).Scan(&waiting)
 			return err == nil && waiting
 		}, 10*time.Second, 5*time.Millisecond, "the second one does not wait for the first")
-		require.NoError(t, holder.Commit(t.Context()))
-		require.NoError(t, <-done)
+		require.NoError(t, holder.Commit(ctx))
+		select {
+		case <-done:
+		case <-ctx.Done():
+			require.Fail(t, "who waited for the last place waits on", "%s", statement)
+		}
+		require.NoError(t, lateErr)
 		assert.False(t, late, "who waited and was refused wrote: %s", statement)
-		require.NoError(t, waiter.Rollback(t.Context()))
+		require.NoError(t, waiter.Rollback(ctx))
 
 		last := begin()
 		assert.False(t, does(last), "who came late wrote: %s", statement)
-		require.NoError(t, last.Rollback(t.Context()))
+		require.NoError(t, last.Rollback(ctx))
 	}
 }
 
