@@ -109,6 +109,23 @@ func TestWriteReference_namesEverythingAndNoSecret(t *testing.T) {
 	require.NotContains(t, b.String(), "TESTFLOW_LIMIT_WAIT (default 60s) =")
 }
 
+// What is switched off by 0 doesn't look as if it stood at its default.
+func TestReference_zeroIsAValue(t *testing.T) {
+	t.Parallel()
+	c, err := Load(Up, []string{"RATE_LIMIT_AUTH_MAX_PER_ADDRESS=0", "TESTFLOW_ORG_DELETION_GRACE=0", "TESTFLOW_RETENTION_BODY_DAYS=0"})
+	require.NoError(t, err)
+	var b strings.Builder
+	require.NoError(t, WriteReference(&b, c))
+	require.Contains(t, b.String(), "RATE_LIMIT_AUTH_MAX_PER_ADDRESS (default 50) = 0\n")
+	require.Contains(t, b.String(), "TESTFLOW_ORG_DELETION_GRACE (default 720h) = 0s\n")
+	require.Contains(t, b.String(), "TESTFLOW_RETENTION_BODY_DAYS (default 30) = 0\n")
+	require.NotContains(t, b.String(), "TESTFLOW_DRAIN_DELAY (default 0s) =")
+	settings := c.Settings(func(string) string { return "" })
+	require.Equal(t, "0", settings["RATE_LIMIT_AUTH_MAX_PER_ADDRESS"])
+	require.Equal(t, "0s", settings["TESTFLOW_ORG_DELETION_GRACE"])
+	require.NotContains(t, settings, "TESTFLOW_SMTP_PORT")
+}
+
 func TestVariables_areDocumentedAndDistinct(t *testing.T) {
 	t.Parallel()
 	names, fields := map[string]bool{}, map[string]string{}

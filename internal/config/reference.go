@@ -79,7 +79,7 @@ func (v Variable) head(c *Config) string {
 	}
 	value := reflect.ValueOf(c).Elem().FieldByIndex(v.index)
 	switch {
-	case value.IsZero():
+	case v.unset(value):
 	case v.Secret:
 		b.WriteString(" = •••")
 	default:
@@ -89,6 +89,11 @@ func (v Variable) head(c *Config) string {
 		}
 	}
 	return b.String()
+}
+
+// unset reports whether the variable has no value. 0 is one where there is a default: it switches a limit off.
+func (v Variable) unset(value reflect.Value) bool {
+	return value.IsZero() && (v.Default == "" || value.Kind() == reflect.String || value.Kind() == reflect.Slice)
 }
 
 // sameAsDefault compares what is meant, since 60s prints as 1m0s and info as INFO.
@@ -107,7 +112,7 @@ func (c *Config) Settings(fingerprint func(secret string) string) map[string]str
 	all := map[string]string{}
 	for _, v := range Variables() {
 		value := reflect.ValueOf(c).Elem().FieldByIndex(v.index)
-		if v.Group == "Client" || value.IsZero() || value.Kind() == reflect.Slice && value.Len() == 0 {
+		if v.Group == "Client" || v.unset(value) || value.Kind() == reflect.Slice && value.Len() == 0 {
 			continue
 		}
 		text := fmt.Sprint(value.Interface())
