@@ -50,7 +50,7 @@ func Explain(p Principal, name string, orgID uuid.UUID, perm Permission) []Check
 	active := Check{RuleActive, !p.Frozen || perm.WhileFrozen(), "The organization is not going to be deleted."}
 	switch {
 	case !active.Holds:
-		active.Detail = "The organization is going to be deleted, and until then it can be read and restored, and nothing else."
+		active.Detail = "The organization is going to be deleted, and until then it can be read and restored, access to it can be taken away, and nothing else."
 	case p.Frozen:
 		active.Detail = fmt.Sprintf("The organization is going to be deleted; %s holds until then.", perm)
 	}

@@ -76,7 +76,7 @@ const (
 )
 
 // WhileFrozen reports whether the permission holds in an organization that is going to be erased: it can be read, and be
-// restored, and nothing else in it changes.
+// restored, and nothing else in it changes. What only takes access away asks RequireToWithdraw.
 func (p Permission) WhileFrozen() bool {
 	return strings.HasSuffix(string(p), ".read") || p == OrgDelete
 }

@@ -94,8 +94,18 @@ func From(ctx context.Context) Principal {
 // fault.Unauthenticated; another organization's principal gets fault.NotFound, since that organization doesn't exist for
 // it; a role that falls short is fault.Forbidden, and so are an API key's scopes that do, and a request of somebody who acts
 // in no organization (uuid.Nil). In an organization that is going to be erased all but reading and restoring is
-// fault.Conflict.
+// fault.Conflict; what only takes access away asks RequireToWithdraw.
 func Require(ctx context.Context, orgID uuid.UUID, perm Permission) (Principal, error) {
+	p, err := RequireToWithdraw(ctx, orgID, perm)
+	if err == nil && p.Kind != System && p.Frozen && !perm.WhileFrozen() {
+		return Principal{}, Frozen()
+	}
+	return p, err
+}
+
+// RequireToWithdraw is Require for what only takes access away, such as to revoke a leaked key: that stays allowed in an
+// organization that is going to be erased.
+func RequireToWithdraw(ctx context.Context, orgID uuid.UUID, perm Permission) (Principal, error) {
 	p := From(ctx)
 	switch {
 	case p.Kind == "":
@@ -110,8 +120,6 @@ func Require(ctx context.Context, orgID uuid.UUID, perm Permission) (Principal, 
 		return Principal{}, fault.New(fault.Forbidden, "auth.forbidden", "Your role %s lacks the permission %s.", p.Role, perm)
 	case p.lacksScope(perm):
 		return Principal{}, fault.New(fault.Forbidden, "auth.scope_missing", "This API key lacks the scope %s.", perm)
-	case p.Frozen && !perm.WhileFrozen():
-		return Principal{}, Frozen()
 	}
 	return p, nil
 }
@@ -144,7 +152,7 @@ func RequireOperator(ctx context.Context) (Principal, error) {
 
 // Frozen returns the fault for a change in an organization that is going to be erased.
 func Frozen() *fault.Error {
-	return fault.New(fault.Conflict, "org.frozen", "This organization is going to be deleted, and until then nothing in it changes: an admin can restore it.")
+	return fault.New(fault.Conflict, "org.frozen", "This organization is going to be deleted, and until then nothing in it changes but that access to it is taken away: an admin can restore it.")
 }
 
 // Unauthenticated returns the fault for a request without credentials.

@@ -141,7 +141,11 @@ func (s *Server) authorize(next echo.HandlerFunc) echo.HandlerFunc {
 		if who.OrgID == uuid.Nil {
 			return fault.New(fault.NotFound, "org.not_found", "You are in no organization; make one first.")
 		}
-		if _, err := auth.Require(ctx, who.OrgID, auth.Permission(r.op.permission)); err != nil {
+		require := auth.Require
+		if slices.Contains(withdrawing, r.op.id) {
+			require = auth.RequireToWithdraw
+		}
+		if _, err := require(ctx, who.OrgID, auth.Permission(r.op.permission)); err != nil {
 			return err
 		}
 		return next(c)

@@ -12,6 +12,10 @@ import (
 	"github.com/testflow/testflow/internal/org"
 )
 
+// withdrawing are the operations that only take access away, and what it takes to find whose: they stay allowed in an
+// organization that is going to be deleted.
+var withdrawing = []string{"removeMember", "listInvitations", "revokeInvitation", "revokeApiKey"}
+
 // ExplainPermission answers GET /api/permissions/explain.
 func (a *api) ExplainPermission(ctx context.Context, req oapi.ExplainPermissionRequestObject) (oapi.ExplainPermissionResponseObject, error) {
 	perm, op, err := a.explained(req.Params)
@@ -25,7 +29,7 @@ func (a *api) ExplainPermission(ctx context.Context, req oapi.ExplainPermissionR
 	if req.Params.ApiKeyId != nil {
 		of.KeyID = *req.Params.ApiKeyId
 	}
-	e, err := a.deps.Orgs.Explain(ctx, auth.From(ctx).OrgID, of, perm)
+	e, err := a.deps.Orgs.Explain(ctx, auth.From(ctx).OrgID, of, perm, op != nil && slices.Contains(withdrawing, op.id))
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,22 @@ func TestExplain_saysWhatHappens(t *testing.T) {
 	})
 }
 
+// In an organization that is going to be deleted a leaked key can be revoked, and none is made.
+func TestExplain_frozenLetsAccessBeTakenAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	gone := w.do(call{method: http.MethodDelete, path: "/api/organizations/" + w.orgOf("admin-a").String(), as: "admin-a"})
+	require.Less(t, gone.status, 300, gone.text)
+	for operation, allowed := range map[string]bool{"revokeApiKey": true, "revokeInvitation": true, "removeMember": true, "createApiKey": false, "createInvitation": false} {
+		a := w.do(call{method: http.MethodGet, path: "/api/permissions/explain?operation=" + operation, as: "admin-a"})
+		require.Equal(t, 200, a.status, a.text)
+		assert.Equal(t, allowed, a.json["allowed"], a.text)
+	}
+	none := "/api/api-keys/01981a52-6a7e-7cc1-9df0-3fb7e25c0a11"
+	assert.Equal(t, 404, w.do(call{method: http.MethodDelete, path: none, as: "admin-a"}).status)
+	assert.Equal(t, 409, w.do(call{method: http.MethodPost, path: "/api/api-keys", as: "admin-a", body: `{"name":"x","scopes":["read"]}`}).status)
+}
+
 func TestExplain_ofOthers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

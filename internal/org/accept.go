@@ -94,7 +94,7 @@ func (s *Service) acceptTx(ctx context.Context, tx pgx.Tx, token vault.Secret, a
 	if found.OrgInvitation.Email != a.Email {
 		return Org{}, otherAddress()
 	}
-	done, err := s.changeTx(ctx, tx, id, nil, from.Actor(a.ID), "", func(ctx context.Context, tx pgx.Tx, o state) ([]eventstore.Data, error) {
+	done, err := s.decideTx(ctx, tx, id, nil, from.Actor(a.ID), "", active("", func(ctx context.Context, tx pgx.Tx, o state) ([]eventstore.Data, error) {
 		// The row's lock makes one of several who hold the token the first. It is read again under it: it may have been
 		// ended, or sent to somebody else's word, since.
 		row, err := orgdb.New(tx).LockInvitation(ctx, orgdb.LockInvitationParams{OrgID: id, InvitationID: found.OrgInvitation.InvitationID})
@@ -109,7 +109,7 @@ func (s *Service) acceptTx(ctx context.Context, tx pgx.Tx, token vault.Secret, a
 			return nil, fmt.Errorf("end invitation: %w", err)
 		}
 		return o.accept(row.OrgInvitation.InvitationID, a.ID)
-	})
+	}))
 	if err != nil {
 		return Org{}, err
 	}

@@ -196,9 +196,14 @@ func (s *Service) RotateKey(ctx context.Context, orgID, id uuid.UUID, overlap ti
 }
 
 // RevokeKey ends a key for ever, at once and on every node; its sockets are closed. Whoever manages keys may end every one,
-// also one that reaches further than they: a leak can't wait for an admin. It returns the position of the event.
+// also one that reaches further than they: a leak can't wait for an admin, nor until a frozen organization is erased. It
+// returns the position of the event.
 func (s *Service) RevokeKey(ctx context.Context, orgID, id uuid.UUID, expected *int) (position int64, err error) {
-	err = s.manageKeys(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx, m keyManager) error {
+	who, err := auth.RequireToWithdraw(ctx, orgID, auth.KeyManage)
+	if err != nil {
+		return 0, err
+	}
+	err = s.asKeyManager(ctx, who, orgID, func(ctx context.Context, tx postgres.OrgTx, m keyManager) error {
 		row, err := lockKey(ctx, tx, id, expected)
 		if err != nil {
 			return err
@@ -233,6 +238,11 @@ func (s *Service) manageKeys(ctx context.Context, orgID uuid.UUID, fn func(ctx c
 	if err != nil {
 		return err
 	}
+	return s.asKeyManager(ctx, who, orgID, fn)
+}
+
+// asKeyManager is manageKeys for somebody who was let in.
+func (s *Service) asKeyManager(ctx context.Context, who auth.Principal, orgID uuid.UUID, fn func(ctx context.Context, tx postgres.OrgTx, m keyManager) error) error {
 	return s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
 		m := keyManager{who: who, role: who.Role, rules: keyRules{lifetime: s.KeyLifetime, most: s.KeyMaxLifetime}}
 		if m.rules.lifetime <= 0 {
@@ -242,6 +252,7 @@ func (s *Service) manageKeys(ctx context.Context, orgID uuid.UUID, fn func(ctx c
 			m.rules.lifetime = min(m.rules.lifetime, m.rules.most)
 		}
 		q := orgdb.New(tx)
+		var err error
 		if m.rules.now, err = q.Now(ctx); err != nil {
 			return fmt.Errorf("read the database's clock: %w", err)
 		}

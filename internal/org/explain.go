@@ -57,7 +57,8 @@ const (
 
 // Explain says why the subject may, or may not, do something in an organization. Everybody may ask of themselves; of other
 // people it takes auth.MembersRead, of API keys auth.KeyRead. Of a person who is no member it says no more than that.
-func (s *Service) Explain(ctx context.Context, id uuid.UUID, of Subject, perm auth.Permission) (Explanation, error) {
+// withdraws says that it is asked for something that only takes access away, which a frozen organization lets through.
+func (s *Service) Explain(ctx context.Context, id uuid.UUID, of Subject, perm auth.Permission, withdraws bool) (Explanation, error) {
 	who, err := s.require(ctx, id, auth.OrgRead)
 	if err != nil {
 		return Explanation{}, err
@@ -90,6 +91,11 @@ func (s *Service) Explain(ctx context.Context, id uuid.UUID, of Subject, perm au
 	case ForSignedIn:
 		e.Checks, e.Conditions = []auth.Check{{Rule: auth.RuleKnown, Holds: e.Who.Kind == auth.User, Detail: "Whoever is signed in may do this for themselves; an API key is nobody."}}, nil
 	default:
+	}
+	for i, c := range e.Checks {
+		if withdraws && c.Rule == auth.RuleActive && e.Frozen {
+			e.Checks[i] = auth.Check{Rule: c.Rule, Holds: true, Detail: "The organization is going to be deleted; what only takes access to it away stays allowed."}
+		}
 	}
 	e.Allowed = !slices.ContainsFunc(e.Checks, func(c auth.Check) bool { return !c.Holds })
 	return e, nil

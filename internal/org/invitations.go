@@ -229,7 +229,7 @@ func invitationOf(row orgdb.OrgInvitation) Invitation {
 // Invitations returns an organization's open invitations, expired and withdrawn ones too, oldest first, and where the
 // next page begins.
 func (s *Service) Invitations(ctx context.Context, id uuid.UUID, f Filter) ([]Invitation, *Cursor, error) {
-	if _, err := s.require(ctx, id, auth.MembersManage); err != nil {
+	if _, err := s.requireToWithdraw(ctx, id, auth.MembersManage); err != nil {
 		return nil, nil, err
 	}
 	rows, err := orgdb.New(s.DB.System).ListInvitations(ctx, orgdb.ListInvitationsParams{
@@ -317,11 +317,14 @@ func (s *Service) lockInvitationTx(ctx context.Context, tx pgx.Tx, o state, who 
 
 // RevokeInvitation makes an open invitation worth nothing. It returns the position of the event.
 func (s *Service) RevokeInvitation(ctx context.Context, id, invitationID uuid.UUID) (position int64, err error) {
-	who, err := s.requirePerson(ctx, id, auth.MembersManage)
+	if _, err := auth.RequireUser(ctx); err != nil {
+		return 0, err
+	}
+	who, err := s.requireToWithdraw(ctx, id, auth.MembersManage)
 	if err != nil {
 		return 0, err
 	}
-	done, err := s.change(ctx, id, nil, who, auth.MembersManage, func(ctx context.Context, tx pgx.Tx, o state) ([]eventstore.Data, error) {
+	done, err := s.withdraw(ctx, id, who, auth.MembersManage, func(ctx context.Context, tx pgx.Tx, o state) ([]eventstore.Data, error) {
 		row, err := s.lockInvitationTx(ctx, tx, o, who, invitationID)
 		if err != nil {
 			return nil, err

@@ -78,11 +78,11 @@ func (s *Service) RemoveMember(ctx context.Context, id, accountID uuid.UUID) (po
 	if auth.From(ctx).AccountID == accountID {
 		need = auth.OrgRead
 	}
-	who, err := s.require(ctx, id, need)
+	who, err := s.requireToWithdraw(ctx, id, need)
 	if err != nil {
 		return 0, err
 	}
-	done, err := s.change(ctx, id, nil, who, need, pure(func(o state) ([]eventstore.Data, error) {
+	done, err := s.withdraw(ctx, id, who, need, pure(func(o state) ([]eventstore.Data, error) {
 		return o.remove(roleIn(o, who), who.AccountID, accountID)
 	}))
 	return done.Position, err

@@ -134,10 +134,8 @@ func TestDelete_freezesUntilRestored(t *testing.T) {
 	for name, try := range map[string]func() error{
 		"rename":   func() error { _, err := h.Rename(h.as(t, ada), id, "x", nil); return err },
 		"role":     func() error { _, err := h.SetRole(h.as(t, ada), id, viewer.User.ID, auth.Admin); return err },
-		"remove":   func() error { _, err := h.RemoveMember(h.as(t, ada), id, viewer.User.ID); return err },
-		"leave":    func() error { _, err := h.RemoveMember(h.in(t, viewer, id), id, viewer.User.ID); return err },
 		"invite":   func() error { _, err := h.Invite(h.as(t, ada), id, "x@example.com", auth.Viewer); return err },
-		"revoke":   func() error { _, err := h.RevokeInvitation(h.as(t, ada), id, i.ID); return err },
+		"resend":   func() error { _, err := h.ResendInvitation(h.as(t, ada), id, i.ID); return err },
 		"accept":   func() error { _, err := h.AcceptInvitation(h.as(t, bob), i.Token); return err },
 		"transfer": func() error { _, err := h.Transfer(h.as(t, ada), id, viewer.User.ID, auth.Viewer); return err },
 		"the system": func() error {
@@ -166,6 +164,51 @@ func TestDelete_freezesUntilRestored(t *testing.T) {
 	require.NoError(t, err)
 	types := h.types(t, id)
 	require.Equal(t, []string{TypeDeletionScheduled, TypeRestored, TypeInvitationAccepted, TypeMemberAdded}, types[len(types)-4:])
+}
+
+// A key that leaks, or a member who must go, can't wait until the organization is erased.
+func TestDelete_accessCanStillBeTakenAway(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.DeletionGrace = 30 * 24 * time.Hour
+	ada := h.signUp(t, "ada")
+	id := ada.Organization.ID
+	viewer, other := h.join(t, ada, "viewer", auth.Viewer), h.join(t, ada, "other", auth.Viewer)
+	i := h.invite(t, ada, id, "bob", auth.Viewer)
+	k, secret := h.key(t, h.as(t, ada), KeyDraft{Scopes: []string{"read"}})
+	_, err := h.Delete(h.as(t, ada), id, nil)
+	require.NoError(t, err)
+
+	_, err = h.Rename(h.as(t, ada), id, "x", nil)
+	require.Equal(t, "org.frozen", code(err))
+	_, _, err = h.RotateKey(h.as(t, ada), id, k.ID, 0, nil)
+	require.Equal(t, "org.frozen", code(err))
+	for perm, withdraws := range map[auth.Permission]bool{auth.KeyManage: true, auth.KeyRead: false} {
+		e, err := h.Explain(h.as(t, ada), id, Subject{}, perm, withdraws)
+		require.NoError(t, err)
+		require.True(t, e.Allowed, perm)
+	}
+	e, err := h.Explain(h.as(t, ada), id, Subject{}, auth.KeyManage, false)
+	require.NoError(t, err)
+	require.False(t, e.Allowed, "to make one is refused")
+
+	_, err = h.RevokeKey(h.in(t, viewer, id), id, k.ID, nil)
+	require.Equal(t, "auth.forbidden", code(err), "it takes the permission all the same")
+	_, err = h.RevokeKey(h.as(t, ada), id, k.ID, nil)
+	require.NoError(t, err)
+	_, err = h.Authenticate(at(t, "192.0.2.1"), secret, nil)
+	require.Equal(t, "auth.api_key_revoked", code(err))
+	list, _, err := h.Invitations(h.as(t, ada), id, Filter{})
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	_, err = h.RevokeInvitation(h.as(t, ada), id, i.ID)
+	require.NoError(t, err)
+	_, err = h.RemoveMember(h.in(t, viewer, id), id, other.User.ID)
+	require.Equal(t, "auth.forbidden", code(err))
+	_, err = h.RemoveMember(h.as(t, ada), id, other.User.ID)
+	require.NoError(t, err)
+	_, err = h.RemoveMember(h.in(t, viewer, id), id, viewer.User.ID)
+	require.NoError(t, err)
 }
 
 // Nothing of a membership is cached: the access token of who was removed is of no organization with the next request,

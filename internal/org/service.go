@@ -226,9 +226,28 @@ func pure(decide func(o state) ([]eventstore.Data, error)) decision {
 // change reads an organization's stream, decides and appends. Without an expected version it decides anew when somebody
 // else was faster.
 func (s *Service) change(ctx context.Context, id uuid.UUID, expected *int, who auth.Principal, need auth.Permission, decide decision) (done eventstore.Appended, err error) {
+	return s.decide(ctx, id, expected, who, need, active(need, decide))
+}
+
+// withdraw is change for what only takes access away: it goes on while the organization is frozen.
+func (s *Service) withdraw(ctx context.Context, id uuid.UUID, who auth.Principal, need auth.Permission, decide decision) (eventstore.Appended, error) {
+	return s.decide(ctx, id, nil, who, need, decide)
+}
+
+// active makes a decision one that is refused while the organization is frozen, but for its restoring.
+func active(need auth.Permission, decide decision) decision {
+	return func(ctx context.Context, tx pgx.Tx, o state) ([]eventstore.Data, error) {
+		if !o.eraseAt.IsZero() && need != auth.OrgDelete {
+			return nil, auth.Frozen()
+		}
+		return decide(ctx, tx, o)
+	}
+}
+
+func (s *Service) decide(ctx context.Context, id uuid.UUID, expected *int, who auth.Principal, need auth.Permission, decide decision) (done eventstore.Appended, err error) {
 	return s.again(expected, func() (done eventstore.Appended, err error) {
 		err = s.DB.InOrg(ctx, id, func(ctx context.Context, tx postgres.OrgTx) error {
-			done, err = s.changeTx(ctx, tx, id, expected, who, need, decide)
+			done, err = s.decideTx(ctx, tx, id, expected, who, need, decide)
 			return err
 		})
 		return done, err
@@ -250,9 +269,9 @@ func (s *Service) again(expected *int, try func() (eventstore.Appended, error)) 
 	return eventstore.Appended{}, err
 }
 
-// changeTx is one try of change in the caller's transaction. need is the permission that the caller was let in by, asked
+// decideTx is one try of a change in the caller's transaction, whether or not the organization is frozen. need is the permission that the caller was let in by, asked
 // again of the member that they are as of the decision; empty = none is needed.
-func (s *Service) changeTx(ctx context.Context, tx pgx.Tx, id uuid.UUID, expected *int, who auth.Principal, need auth.Permission, decide decision) (eventstore.Appended, error) {
+func (s *Service) decideTx(ctx context.Context, tx pgx.Tx, id uuid.UUID, expected *int, who auth.Principal, need auth.Permission, decide decision) (eventstore.Appended, error) {
 	past, err := s.Store.Read(ctx, tx, id, id)
 	if err != nil {
 		return eventstore.Appended{}, err
@@ -268,8 +287,6 @@ func (s *Service) changeTx(ctx context.Context, tx pgx.Tx, id uuid.UUID, expecte
 		return eventstore.Appended{}, noLonger()
 	case expected != nil && *expected != o.version:
 		return eventstore.Appended{}, precondition()
-	case !o.eraseAt.IsZero() && need != auth.OrgDelete:
-		return eventstore.Appended{}, auth.Frozen()
 	}
 	news, err := decide(ctx, tx, o)
 	if err != nil {
@@ -285,6 +302,15 @@ func noLonger() *fault.Error {
 // require is auth.Require for routes that name the organization in their path: a person is asked as the member that they
 // are there, whichever organization their token names.
 func (s *Service) require(ctx context.Context, id uuid.UUID, perm auth.Permission) (auth.Principal, error) {
+	who, err := s.requireToWithdraw(ctx, id, perm)
+	if err != nil {
+		return auth.Principal{}, err
+	}
+	return auth.Require(auth.With(ctx, who), id, perm)
+}
+
+// requireToWithdraw is require for what only takes access away.
+func (s *Service) requireToWithdraw(ctx context.Context, id uuid.UUID, perm auth.Permission) (auth.Principal, error) {
 	who := auth.From(ctx)
 	if who.Kind == auth.User && who.OrgID != id {
 		row, err := orgdb.New(s.DB.System).GetRole(ctx, orgdb.GetRoleParams{OrgID: id, AccountID: who.AccountID})
@@ -296,7 +322,7 @@ func (s *Service) require(ctx context.Context, id uuid.UUID, perm auth.Permissio
 		}
 		who.OrgID, who.Role, who.Frozen = id, auth.Role(row.Role), row.Frozen
 	}
-	return auth.Require(auth.With(ctx, who), id, perm)
+	return auth.RequireToWithdraw(auth.With(ctx, who), id, perm)
 }
 
 func stream(id uuid.UUID) eventstore.Stream {
