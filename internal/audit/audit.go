@@ -103,7 +103,8 @@ func (f Filter) selects() bool {
 }
 
 // check returns fault.Invalid with everything that is wrong with the filter, with the names of the API's parameters.
-func (f Filter) check() error {
+// known are the names of the types that there are.
+func (f Filter) check(known []string) error {
 	var faults []fault.Field
 	at := func(parameter, detail string) {
 		faults = append(faults, fault.Field{Parameter: parameter, Detail: detail})
@@ -116,6 +117,8 @@ func (f Filter) check() error {
 	for _, t := range f.Types {
 		if i := strings.IndexByte(t, '*'); t == "" || i >= 0 && i != len(t)-1 {
 			at("type", "must be the name of an event type, or its beginning followed by *")
+		} else if prefix, all := strings.CutSuffix(t, "*"); !slices.ContainsFunc(known, func(name string) bool { return name == t || all && strings.HasPrefix(name, prefix) }) {
+			at("type", "is no type of event; there are "+strings.Join(near(known, t), ", "))
 		}
 	}
 	if !f.From.IsZero() && !f.To.IsZero() && f.From.After(f.To) {
@@ -136,13 +139,40 @@ func (f Filter) check() error {
 	return e
 }
 
+// near are the types of the same subject as name, or all subjects when there is none such.
+func near(known []string, name string) []string {
+	subject, _, _ := strings.Cut(name, ".")
+	var same, subjects []string
+	for _, k := range known {
+		of, _, _ := strings.Cut(k, ".")
+		if of == subject {
+			same = append(same, k)
+		}
+		subjects = append(subjects, of+".*")
+	}
+	if len(same) > 0 {
+		return same
+	}
+	return slices.Compact(subjects)
+}
+
+// types are the names of the ledger's types, in order.
+func (s *Service) types() (names []string) {
+	for _, t := range s.Store.Types() {
+		if t.Lane == eventstore.Ledger {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
 // List returns a page of an organization's ledger, newest first, and where the next one begins (nil = this is the last).
 // It needs auth.AuditRead.
 func (s *Service) List(ctx context.Context, orgID uuid.UUID, f Filter) (items []Entry, next *Cursor, err error) {
 	if _, err := auth.Require(ctx, orgID, auth.AuditRead); err != nil {
 		return nil, nil, err
 	}
-	if err := f.check(); err != nil {
+	if err := f.check(s.types()); err != nil {
 		return nil, nil, err
 	}
 	if f.Limit <= 0 {

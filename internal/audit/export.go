@@ -56,7 +56,7 @@ func (s *Service) Export(ctx context.Context, orgID uuid.UUID, r Request, w io.W
 	if err != nil {
 		return Exported{}, err
 	}
-	if err := r.Filter.check(); err != nil {
+	if err := r.Filter.check(s.types()); err != nil {
 		return Exported{}, err
 	}
 	out, err := newEncoder(r.Format, w)

@@ -2212,7 +2212,7 @@ type ListAuditEventsParams struct {
 	// Actor Only what these did.
 	Actor *AuditActor `form:"actor,omitempty" json:"actor,omitempty"`
 
-	// Type Only these types of events, such as `org.renamed`, or all of a beginning: `org.*`.
+	// Type Only these types of events, such as `org.renamed`, or all of a beginning: `org.*`. What no type is called, or begins with, is refused.
 	Type *AuditType `form:"type,omitempty" json:"type,omitempty"`
 
 	// Subject Only the history of these, by id.
@@ -2263,7 +2263,7 @@ type ExportAuditParams struct {
 	// Actor Only what these did.
 	Actor *AuditActor `form:"actor,omitempty" json:"actor,omitempty"`
 
-	// Type Only these types of events, such as `org.renamed`, or all of a beginning: `org.*`.
+	// Type Only these types of events, such as `org.renamed`, or all of a beginning: `org.*`. What no type is called, or begins with, is refused.
 	Type *AuditType `form:"type,omitempty" json:"type,omitempty"`
 
 	// Subject Only the history of these, by id.
