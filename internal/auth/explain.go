@@ -33,6 +33,9 @@ func Explain(p Principal, name string, orgID uuid.UUID, perm Permission) []Check
 		{RuleKnown, p.Kind != "", fmt.Sprintf("%s is signed in, or shows a credential that is good.", name)},
 		{RuleMembership, orgID != uuid.Nil && p.OrgID == orgID, fmt.Sprintf("%s belongs to the organization.", name)},
 	}
+	if p.Kind == APIKey {
+		checks[0].Detail = fmt.Sprintf("%s is good.", name)
+	}
 	if p.Kind == "" {
 		checks[0].Detail = fmt.Sprintf("%s shows no credential that is good.", name)
 	}
@@ -41,9 +44,9 @@ func Explain(p Principal, name string, orgID uuid.UUID, perm Permission) []Check
 	}
 	checks = append(checks, explainRole(p, name, perm))
 	if p.Kind == APIKey {
-		c := Check{RuleScope, !p.lacksScope(perm), fmt.Sprintf("The scopes of %s have %s.", name, perm)}
+		c := Check{RuleScope, !p.lacksScope(perm), fmt.Sprintf("Its scopes have %s.", perm)}
 		if !c.Holds {
-			c.Detail = fmt.Sprintf("The scopes of %s lack %s: they are %v.", name, perm, p.Scopes.List())
+			c.Detail = fmt.Sprintf("Its scopes lack %s: they are %v.", perm, p.Scopes.List())
 		}
 		checks = append(checks, c)
 	}

@@ -36,6 +36,9 @@ func (a *api) ExplainPermission(ctx context.Context, req oapi.ExplainPermissionR
 	view := explanationView(e)
 	if op != nil {
 		view.Operation = &oapi.ExplainedOperation{Id: op.id, Method: op.method, Path: op.template, Summary: op.summary}
+		if op.id == "eraseMe" && e.Who.Kind == auth.User && e.Allowed {
+			view.Conditions = append(view.Conditions, eraseConditions(e)...)
+		}
 		if op.about != "" {
 			view.Operation.Description = some(op.about)
 		}
@@ -79,6 +82,19 @@ func (a *api) explained(p oapi.ExplainPermissionParams) (perm auth.Permission, o
 		return "", nil, invalid(faults)
 	}
 	return perm, op, nil
+}
+
+// eraseConditions are what stands in the way of erasing one's account, which no permission says.
+func eraseConditions(e org.Explanation) []string {
+	list := []string{
+		"It takes the password of the account.",
+		"Who is the only admin of an organization that others are in hands it over or deletes it first; that holds for each of their organizations.",
+		"The operator of the installation can't be erased.",
+	}
+	if e.LastAdmin {
+		list = append(list, "They are the only admin of this one.")
+	}
+	return list
 }
 
 func explanationView(e org.Explanation) oapi.PermissionExplanation {

@@ -31,6 +31,8 @@ type Explanation struct {
 	Checks []auth.Check // all of them; the first that doesn't hold decides
 	// Conditions are what is asked beyond the table, of what the command is about, as far as it is known for the subject.
 	Conditions []string
+	// LastAdmin says that the subject is a person, and the only admin of the organization.
+	LastAdmin bool
 }
 
 // Organization is where it is asked.
@@ -89,6 +91,9 @@ func (s *Service) Explain(ctx context.Context, id uuid.UUID, of Subject, perm au
 	case ForAnybody:
 		e.Checks, e.Conditions = []auth.Check{{Rule: auth.RuleKnown, Holds: true, Detail: "Everybody may do this, without a credential."}}, nil
 	case ForSignedIn:
+		if e.Who.Kind == auth.User && e.Who.Role == "" {
+			break // of who is no member nothing else is said
+		}
 		e.Checks, e.Conditions = []auth.Check{{Rule: auth.RuleKnown, Holds: e.Who.Kind == auth.User, Detail: "Whoever is signed in may do this for themselves; an API key is nobody."}}, nil
 	default:
 	}
@@ -112,7 +117,8 @@ func (s *Service) explainPerson(ctx context.Context, who auth.Principal, account
 	row, err := orgdb.New(s.DB.System).GetMember(ctx, orgdb.GetMemberParams{OrgID: e.ID, AccountID: accountID})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		e.Checks = auth.Explain(subject, "This person", e.ID, e.Permission)
+		// Whether there is such a person isn't told.
+		e.Checks = []auth.Check{{Rule: auth.RuleMembership, Detail: "This person is no member of the organization."}}
 		return nil
 	case err != nil:
 		return fmt.Errorf("read member: %w", err)
@@ -124,7 +130,7 @@ func (s *Service) explainPerson(ctx context.Context, who auth.Principal, account
 	if err != nil {
 		return err
 	}
-	e.Conditions = conditions(e.Permission, subject, last)
+	e.Conditions, e.LastAdmin = conditions(e.Permission, subject, last), last
 	return nil
 }
 
