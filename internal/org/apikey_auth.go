@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -41,6 +42,7 @@ func (s *Service) authenticateKey(ctx context.Context, credential string, reques
 	}
 	p, err := k.principal(id, generation)
 	if err != nil {
+		s.noteRefusal(ctx, id, generation, k)
 		return auth.Principal{}, time.Time{}, err
 	}
 	if requested != nil && *requested != k.OrgID {
@@ -160,6 +162,37 @@ func (s *Service) noteNetwork(ctx context.Context, p auth.Principal, k soughtKey
 		return fmt.Errorf("note where an API key is used: %w", err)
 	}
 	return nil
+}
+
+// noteRefusal writes an event when the right secret of a key that has ended is shown, at most one an hour for a key. The
+// key is refused all the same where it can't be written.
+func (s *Service) noteRefusal(ctx context.Context, id uuid.UUID, generation int, k soughtKey) {
+	event := APIKeyRefused{KeyID: id, Network: k.network}
+	switch {
+	case k.RefusalTold:
+		return
+	case k.Revoked:
+		event.Reason = RefusedRevoked
+	case generation != int(k.Generation) && !k.PreviousHolds:
+		event.Reason = RefusedRotated
+	case k.Expired:
+		event.Reason = RefusedExpired
+	default: // it rests, and its members know
+		return
+	}
+	from := auth.From(ctx)
+	who := auth.Principal{Kind: auth.APIKey, AccountID: id, OrgID: k.OrgID, Address: from.Address, Agent: from.Agent, Request: from.Request}
+	err := s.DB.InOrg(ctx, k.OrgID, func(ctx context.Context, tx postgres.OrgTx) error {
+		noted, err := orgdb.New(tx).NoteAPIKeyRefusal(ctx, orgdb.NoteAPIKeyRefusalParams{OrgID: k.OrgID, KeyID: id})
+		if err != nil || noted == 0 {
+			return err
+		}
+		_, err = s.Store.Append(ctx, tx, apiKeyStream(k.OrgID, id), eventstore.AnyVersion, who, event)
+		return err
+	})
+	if err != nil {
+		s.Log.WarnContext(ctx, "that an ended API key was shown could not be written", slog.String("key_id", id.String()), slog.Any("err", err))
+	}
 }
 
 // unknownKey is the answer to every secret that isn't right, whether or not there is such a key.

@@ -22,6 +22,7 @@ const (
 	TypeAPIKeyRotated     = "org.api_key_rotated"
 	TypeAPIKeyRevoked     = "org.api_key_revoked"
 	TypeAPIKeyFromAddress = "org.api_key_used_from_new_address"
+	TypeAPIKeyRefused     = "org.api_key_refused"
 )
 
 // KeySettings is what can be set of an API key, as events and the read model hold it. It holds nothing of the secret.
@@ -68,6 +69,27 @@ type APIKeyUsedFromNewAddress struct {
 	Allowed bool      `json:"allowed"` // false = the key may not be used from there and was refused: it may have leaked
 }
 
+// APIKeyRefused says that somebody showed the right secret of a key that is no good any more: a program that was forgotten,
+// or a leak. It is told once an hour of a key, however often it was shown.
+type APIKeyRefused struct {
+	KeyID   uuid.UUID     `json:"keyId"`
+	Reason  RefusalReason `json:"reason"`
+	Network string        `json:"network,omitempty"` // /24 of IPv4, /64 of IPv6; empty = nobody knows
+}
+
+// RefusalReason says why a key is no good.
+type RefusalReason string
+
+// The reasons. They are stored.
+const (
+	RefusedRevoked RefusalReason = "revoked"
+	RefusedRotated RefusalReason = "rotated" // the secret before the last one, after its overlap
+	RefusedExpired RefusalReason = "expired"
+)
+
+// EventType returns the stored name.
+func (APIKeyRefused) EventType() string { return TypeAPIKeyRefused }
+
 // EventType returns the stored name.
 func (APIKeyCreated) EventType() string { return TypeAPIKeyCreated }
 
@@ -93,6 +115,7 @@ func apiKeyTypes() []eventstore.Type {
 		event(TypeAPIKeyChanged, func() eventstore.Data { return new(APIKeyChanged) }),
 		event(TypeAPIKeyRotated, func() eventstore.Data { return new(APIKeyRotated) }),
 		event(TypeAPIKeyRevoked, func() eventstore.Data { return new(APIKeyRevoked) }),
+		event(TypeAPIKeyRefused, func() eventstore.Data { return new(APIKeyRefused) }),
 		event(TypeAPIKeyFromAddress, func() eventstore.Data { return new(APIKeyUsedFromNewAddress) }),
 	}
 }

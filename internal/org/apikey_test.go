@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/testflow/testflow/internal/auth"
+	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/vault"
 )
@@ -191,8 +192,51 @@ func TestKeys_lifeOfOne(t *testing.T) {
 	require.Equal(t, "api_key.not_found", code(err))
 	_, _, err = h.RotateKey(ctx, orgID, k.ID, 0, nil)
 	require.Equal(t, "api_key.not_found", code(err), "what was revoked stays so")
-	require.Equal(t, []string{"org.api_key_created", "org.api_key_used_from_new_address", "org.api_key_changed", "org.api_key_revoked"},
-		h.types(t, orgID)[len(h.types(t, orgID))-4:])
+	require.Equal(t, []string{"org.api_key_created", "org.api_key_used_from_new_address", "org.api_key_changed", "org.api_key_revoked", "org.api_key_refused"},
+		h.types(t, orgID)[len(h.types(t, orgID))-5:])
+}
+
+// Whoever shows a key that has ended leaves a trace, and can't fill the log with it.
+func TestAuthenticateKey_endedLeavesATrace(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	ada := h.signUp(t, "ada")
+	ctx, orgID := h.as(t, ada), ada.Organization.ID
+	revoked, first := h.key(t, ctx, KeyDraft{Scopes: []string{"read"}})
+	_, err := h.RevokeKey(ctx, orgID, revoked.ID, nil)
+	require.NoError(t, err)
+	expired, second := h.key(t, ctx, KeyDraft{Scopes: []string{"read"}})
+	h.exec(t, `UPDATE org_api_keys SET expires_at = now() WHERE key_id = $1`, expired.ID)
+	rotated, third := h.key(t, ctx, KeyDraft{Scopes: []string{"read"}})
+	_, _, err = h.RotateKey(ctx, orgID, rotated.ID, 0, nil)
+	require.NoError(t, err)
+	told := func() (list []APIKeyRefused) {
+		for _, e := range h.events(t, orgID) {
+			if e.Type == TypeAPIKeyRefused {
+				var d APIKeyRefused
+				require.NoError(t, e.Decode(&d))
+				list = append(list, d)
+			}
+		}
+		return list
+	}
+	for range 3 {
+		for _, key := range []string{first, second, third} {
+			_, err := h.Authenticate(at(t, "192.0.2.7"), key, nil)
+			require.Equal(t, fault.Unauthenticated, fault.KindOf(err))
+		}
+	}
+	once := []APIKeyRefused{
+		{revoked.ID, RefusedRevoked, "192.0.2.0/24"}, {expired.ID, RefusedExpired, "192.0.2.0/24"}, {rotated.ID, RefusedRotated, "192.0.2.0/24"},
+	}
+	require.Equal(t, once, told())
+	h.exec(t, `UPDATE org_api_key_secrets SET refused_told_at = now() - interval '2 hours' WHERE key_id = $1`, revoked.ID)
+	h.exec(t, `DELETE FROM person_keys WHERE account_id = $1`, revoked.ID) // its holder was erased
+	for range 2 {
+		_, err := h.Authenticate(at(t, "192.0.2.7"), first, nil)
+		require.Equal(t, "auth.api_key_revoked", code(err))
+	}
+	require.Len(t, told(), 4)
 }
 
 // A wrong secret is told nothing of the key, whatever its state; the right one is told what is wrong.

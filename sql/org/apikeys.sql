@@ -60,6 +60,7 @@ SELECT k.org_id, k.role, k.scopes, k.expires_at, k.allowed_addresses, k.rate_lim
        (k.revoked_at IS NOT NULL)::boolean AS revoked,
        (k.expires_at IS NOT NULL AND k.expires_at <= now())::boolean AS expired,
        (k.previous_until IS NOT NULL AND k.previous_until > now())::boolean AS previous_holds,
+       (s.refused_told_at IS NOT NULL AND s.refused_told_at > now() - interval '1 hour')::boolean AS refusal_told,
        s.hash, s.previous_hash, m.role AS holder_role, (o.erase_at IS NOT NULL)::boolean AS frozen,
        EXISTS (SELECT FROM org_api_key_networks n WHERE n.key_id = k.key_id AND n.network = @network AND n.allowed) AS known,
        EXISTS (SELECT FROM org_api_key_networks n WHERE n.key_id = k.key_id AND n.network = @network AND NOT n.allowed) AS known_refused
@@ -68,6 +69,11 @@ SELECT k.org_id, k.role, k.scopes, k.expires_at, k.allowed_addresses, k.rate_lim
   JOIN orgs o ON o.org_id = k.org_id
   LEFT JOIN org_members m ON m.org_id = k.org_id AND m.account_id = k.holder_id
  WHERE k.key_id = @key_id;
+
+-- name: NoteAPIKeyRefusal :execrows
+-- Zero rows: it was told within the hour.
+UPDATE org_api_key_secrets SET refused_told_at = now()
+ WHERE org_id = @org_id AND key_id = @key_id AND (refused_told_at IS NULL OR refused_told_at <= now() - interval '1 hour');
 
 -- name: NoteAPIKeyNetwork :execrows
 -- Zero rows: it is known, or the key has had as many new ones within the hour as are told.

@@ -47,6 +47,7 @@ SELECT k.org_id, k.role, k.scopes, k.expires_at, k.allowed_addresses, k.rate_lim
        (k.revoked_at IS NOT NULL)::boolean AS revoked,
        (k.expires_at IS NOT NULL AND k.expires_at <= now())::boolean AS expired,
        (k.previous_until IS NOT NULL AND k.previous_until > now())::boolean AS previous_holds,
+       (s.refused_told_at IS NOT NULL AND s.refused_told_at > now() - interval '1 hour')::boolean AS refusal_told,
        s.hash, s.previous_hash, m.role AS holder_role, (o.erase_at IS NOT NULL)::boolean AS frozen,
        EXISTS (SELECT FROM org_api_key_networks n WHERE n.key_id = k.key_id AND n.network = $1 AND n.allowed) AS known,
        EXISTS (SELECT FROM org_api_key_networks n WHERE n.key_id = k.key_id AND n.network = $1 AND NOT n.allowed) AS known_refused
@@ -74,6 +75,7 @@ type AuthenticateAPIKeyRow struct {
 	Revoked          bool
 	Expired          bool
 	PreviousHolds    bool
+	RefusalTold      bool
 	Hash             []byte
 	PreviousHash     []byte
 	HolderRole       *string
@@ -99,6 +101,7 @@ func (q *Queries) AuthenticateAPIKey(ctx context.Context, arg AuthenticateAPIKey
 		&i.Revoked,
 		&i.Expired,
 		&i.PreviousHolds,
+		&i.RefusalTold,
 		&i.Hash,
 		&i.PreviousHash,
 		&i.HolderRole,
@@ -468,6 +471,25 @@ func (q *Queries) NoteAPIKeyNetwork(ctx context.Context, arg NoteAPIKeyNetworkPa
 		arg.Allowed,
 		arg.AnHour,
 	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const noteAPIKeyRefusal = `-- name: NoteAPIKeyRefusal :execrows
+UPDATE org_api_key_secrets SET refused_told_at = now()
+ WHERE org_id = $1 AND key_id = $2 AND (refused_told_at IS NULL OR refused_told_at <= now() - interval '1 hour')
+`
+
+type NoteAPIKeyRefusalParams struct {
+	OrgID uuid.UUID
+	KeyID uuid.UUID
+}
+
+// Zero rows: it was told within the hour.
+func (q *Queries) NoteAPIKeyRefusal(ctx context.Context, arg NoteAPIKeyRefusalParams) (int64, error) {
+	result, err := q.db.Exec(ctx, noteAPIKeyRefusal, arg.OrgID, arg.KeyID)
 	if err != nil {
 		return 0, err
 	}
