@@ -108,15 +108,34 @@ func CleanName(name string) (clean, problem string) {
 		return "", "Say a name."
 	case n > limits.MaxPersonName:
 		return "", fmt.Sprintf("A name has at most %d characters.", limits.MaxPersonName)
-	case strings.ContainsFunc(clean, func(r rune) bool { return unicode.IsControl(r) || isBidiControl(r) }):
-		return "", "A name has no control characters."
+	case strings.ContainsFunc(clean, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) && r != joiner }), joinsNothing(clean):
+		return "", "A name has no control characters, and none that nobody sees."
 	}
 	return clean, ""
 }
 
-// isBidiControl reports whether r turns the direction of what follows, with which one name can be made to look like another.
-func isBidiControl(r rune) bool {
-	return r >= 0x202A && r <= 0x202E || r >= 0x2066 && r <= 0x2069
+// joiner makes one emoji of two, as in 👩‍💻. All else that has no shape (Unicode's Cf: of no width, or turning the direction
+// of what follows) makes one name look like another.
+const joiner = '\u200d'
+
+// joinsNothing reports whether a joiner stands elsewhere than between two symbols.
+func joinsNothing(name string) bool {
+	runes := []rune(name)
+	for i, r := range runes {
+		if r != joiner {
+			continue
+		}
+		if i == 0 || i == len(runes)-1 || !isEmojiPart(runes[i-1]) || !isEmojiPart(runes[i+1]) {
+			return true
+		}
+	}
+	return false
+}
+
+// isEmojiPart reports whether r is a symbol, a tone of skin or the mark that asks for colour.
+func isEmojiPart(r rune) bool {
+	const colour = '\ufe0f'
+	return unicode.Is(unicode.So, r) || unicode.Is(unicode.Sk, r) || r == colour
 }
 
 // passwordProblems returns one sentence for each rule that a password breaks. email is the normalized address or empty.

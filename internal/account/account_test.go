@@ -74,12 +74,12 @@ func TestPasswordRules(t *testing.T) {
 
 func TestCleanName(t *testing.T) {
 	t.Parallel()
-	for in, want := range map[string]string{" Ada  Lovelace ": "Ada  Lovelace", "Ana\u0308": "An\u00e4", strings.Repeat("é", 100): strings.Repeat("é", 100), "👩‍💻": "👩‍💻"} {
+	for in, want := range map[string]string{" Ada  Lovelace ": "Ada  Lovelace", "Ana\u0308": "An\u00e4", strings.Repeat("é", 100): strings.Repeat("é", 100), "👩‍💻": "👩‍💻", "👩🏽‍💻": "👩🏽‍💻", "❤️‍🔥": "❤️‍🔥"} {
 		got, problem := CleanName(in)
 		require.Empty(t, problem)
 		require.Equal(t, want, got)
 	}
-	for _, bad := range []string{"", "  ", strings.Repeat("é", 101), "a\x00b", "a\nb", "a\u202eb", "\xff"} {
+	for _, bad := range []string{"", "  ", strings.Repeat("é", 101), "a\x00b", "a\nb", "a\u202eb", "\xff", "\u200b\u200b", "zw\u200bsp", "\u200d", "a\u200db", "👩\u200d", "\ufeffAda", "a\u00adb", "a\u200eb"} {
 		_, problem := CleanName(bad)
 		require.NotEmpty(t, problem, "%q", bad)
 	}

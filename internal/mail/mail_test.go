@@ -380,6 +380,28 @@ func TestOutbox_theOldestGo(t *testing.T) {
 	require.Equal(t, begin.Add(3*time.Second), kept[0].At.UTC())
 }
 
+// Mails of one second are listed as they were written, whatever their kinds.
+func TestOutbox_orderWithinASecond(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	from, err := ours.NewSender("testflow@localhost")
+	require.NoError(t, err)
+	box := &ours.Outbox{Dir: dir, From: from}
+	begin := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	kinds := []string{"z.first", "a.second", "m.third"}
+	for i, kind := range kinds {
+		m := hello
+		m.Kind, m.Subject = kind, kind
+		require.NoError(t, box.Deliver(t.Context(), ours.Letter{Message: m, ID: uuid.New(), At: begin.Add(time.Duration(i) * time.Millisecond)}))
+	}
+	kept, err := ours.ReadOutbox(dir)
+	require.NoError(t, err)
+	require.Len(t, kept, len(kinds))
+	for i, k := range kept {
+		require.Equal(t, kinds[i], k.Subject)
+	}
+}
+
 // The queue delivers by itself, once, and a second job for the same message does nothing.
 func TestQueue_delivers(t *testing.T) {
 	t.Parallel()

@@ -44,8 +44,8 @@ func (o *Outbox) Deliver(_ context.Context, l Letter) error {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return fmt.Errorf("%w: %w", errOutbox, err)
 	}
-	// By time, so that a listing is in order; by id, so that a letter has one file.
-	name := l.At.UTC().Format("20060102T150405") + "-" + strings.ReplaceAll(l.Kind, ".", "-") + "-" + l.ID.String()[24:] + ".eml"
+	// By time to the microsecond, as the database keeps it, so that a listing is in order; by id, so that a letter has one file.
+	name := l.At.UTC().Format("20060102T150405.000000") + "-" + strings.ReplaceAll(l.Kind, ".", "-") + "-" + l.ID.String()[24:] + ".eml"
 	if err := writeFile(filepath.Join(o.Dir, name), content.Bytes()); err != nil {
 		return fmt.Errorf("%w: %w", errOutbox, err)
 	}
