@@ -108,7 +108,15 @@ func (a *accountEraseCommand) Run(ctx context.Context, t terminal) error {
 			return err
 		}
 		if !a.Yes {
-			t.printf("%s would be erased, for good: account, sessions, memberships, invitations, and who they were in every event.\nOrganizations that nobody else is in are deleted. Say --yes to do it.\n", a.Email)
+			gone, err := orgs.GoneWith(ctx, who)
+			if err != nil {
+				return err
+			}
+			t.printf("%s would be erased, for good: account, sessions, memberships, invitations, and who they were in every event.\n", a.Email)
+			for _, name := range gone {
+				t.printf("Nobody else is in the organization %q: it would be deleted.\n", name)
+			}
+			t.printf("Say --yes to do it.\n")
 			return nil
 		}
 		position, err := orgs.ErasePerson(ctx, who)

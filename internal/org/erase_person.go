@@ -80,6 +80,33 @@ func (s *Service) erasePerson(ctx context.Context, accountID uuid.UUID, by strin
 	return done.Position, nil
 }
 
+// GoneWith returns the names of the organizations that would be deleted if a person were erased, since nobody else is in
+// them. Those that are going to be deleted already aren't among them.
+func (s *Service) GoneWith(ctx context.Context, accountID uuid.UUID) (names []string, err error) {
+	err = s.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		ids, err := orgdb.New(tx).OrgIDsOfAccount(ctx, accountID)
+		if err != nil {
+			return fmt.Errorf("list organizations: %w", err)
+		}
+		for _, id := range ids {
+			past, err := s.Store.Read(ctx, tx, id, id)
+			if err != nil {
+				return err
+			}
+			o, err := fold(past)
+			if err != nil {
+				return err
+			}
+			if o.isLastAdmin(accountID) && len(o.members) == 1 && o.eraseAt.IsZero() {
+				names = append(names, o.name)
+			}
+		}
+		return nil
+	})
+	slices.Sort(names)
+	return names, err
+}
+
 // leaveAllTx takes a person out of all organizations, or names those that keep them.
 func (s *Service) leaveAllTx(ctx context.Context, tx pgx.Tx, person uuid.UUID, who auth.Principal) error {
 	ids, err := orgdb.New(tx).OrgIDsOfAccount(ctx, person)

@@ -166,6 +166,19 @@ func TestDelete_freezesUntilRestored(t *testing.T) {
 	require.Equal(t, []string{TypeDeletionScheduled, TypeRestored, TypeInvitationAccepted, TypeMemberAdded}, types[len(types)-4:])
 }
 
+func TestGoneWith_namesWhatNobodyElseIsIn(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	ada := h.signUp(t, "ada")
+	alone, err := h.GoneWith(t.Context(), ada.User.ID)
+	require.NoError(t, err)
+	require.Equal(t, []string{ada.Organization.Name}, alone)
+	h.join(t, ada, "bob", auth.Viewer)
+	shared, err := h.GoneWith(t.Context(), ada.User.ID)
+	require.NoError(t, err)
+	require.Empty(t, shared)
+}
+
 // A key that leaks, or a member who must go, can't wait until the organization is erased.
 func TestDelete_accessCanStillBeTakenAway(t *testing.T) {
 	t.Parallel()
