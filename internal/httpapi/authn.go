@@ -61,7 +61,7 @@ func credential(r *http.Request) (string, error) {
 	bearer, key := r.Header.Values("Authorization"), r.Header.Values("X-API-Key")
 	switch {
 	case len(bearer)+len(key) > 1:
-		return "", fault.New(fault.Unauthenticated, "auth.token_invalid", "Send one credential.")
+		return "", fault.New(fault.Unauthenticated, "auth.two_credentials", "Send one credential: Authorization or X-API-Key, once.")
 	case len(key) == 1 && !auth.LooksLikeKey(key[0]): // an access token in this place is a mistake, and is not looked at
 		return "", fault.New(fault.Unauthenticated, "auth.api_key_malformed", "X-API-Key holds an API key, which begins with %s; send an access token as Authorization: Bearer.", auth.KeyPrefix)
 	case len(key) == 1:

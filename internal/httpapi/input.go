@@ -152,7 +152,10 @@ func checkParameters(c echo.Context, r *request) ([]fault.Field, error) {
 			continue
 		}
 		if p.In == openapi3.ParameterInPath {
-			return nil, fault.New(fault.NotFound, "request.route", "There is nothing at this address.")
+			detail := parameterDetail(p, err)
+			f := fault.New(fault.NotFound, "request.route", "There is nothing at this address: in its path %s %s.", p.Name, detail)
+			f.Fields = []fault.Field{{Parameter: p.Name, Detail: detail}}
+			return nil, f
 		}
 		faults = append(faults, fault.Field{Parameter: p.Name, Detail: parameterDetail(p, err)})
 	}
@@ -329,9 +332,9 @@ func schemaDetail(e *openapi3.SchemaError) string {
 	case "maxLength":
 		return "must have at most " + characters(*schema.MaxLength)
 	case "minItems":
-		return fmt.Sprintf("must have at least %d items", schema.MinItems)
+		return "must have at least " + items(schema.MinItems)
 	case "maxItems":
-		return fmt.Sprintf("must have at most %d items", *schema.MaxItems)
+		return "must have at most " + items(*schema.MaxItems)
 	case "minProperties":
 		return "must name at least one field"
 	case "maxProperties":
@@ -344,6 +347,10 @@ func schemaDetail(e *openapi3.SchemaError) string {
 		return "must not hold an item twice"
 	case "format":
 		return formatDetail(schema.Format)
+	case "pattern":
+		if schema.Example != nil {
+			return fmt.Sprintf("has the wrong form; right is for example %v", schema.Example)
+		}
 	}
 	return "has the wrong form"
 }
@@ -353,6 +360,13 @@ func characters(n uint64) string {
 		return "1 character"
 	}
 	return strconv.FormatUint(n, 10) + " characters"
+}
+
+func items(n uint64) string {
+	if n == 1 {
+		return "1 item"
+	}
+	return strconv.FormatUint(n, 10) + " items"
 }
 
 func typeName(schema *openapi3.Schema) string {

@@ -41,6 +41,9 @@ func wellFormed(body []byte) error {
 	var raw json.RawMessage
 	err := json.Unmarshal(body, &raw)
 	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) && strings.HasSuffix(syntax.Error(), "exceeded max depth") { // encoding/json gives up deeper than we do
+		return fault.New(fault.Invalid, codeInvalid, "%s", countFaults(1)).At("", "must not nest deeper than %d levels", limits.MaxJSONDepth)
+	}
 	if errors.As(err, &syntax) {
 		return malformed(fmt.Sprintf("The body is not well-formed JSON at byte %d.", syntax.Offset))
 	}

@@ -116,6 +116,7 @@ func routeOf(c echo.Context) string {
 
 var exposedHeaders = strings.Join([]string{
 	headerRequestID, headerEventPosition, "ETag", "Location", "Link", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "Idempotency-Replayed", "Preference-Applied",
+	"Content-Disposition", trailerComplete, trailerEvents, trailerPosition,
 }, ", ")
 
 // What a page of an allowed origin may send.

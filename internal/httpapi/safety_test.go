@@ -311,7 +311,7 @@ func TestCORS_allowsTheListAlone(t *testing.T) {
 	good := ask("GET", "/api/projects", "Origin", "https://status.example.com")
 	assert.Equal(t, 200, good.Code)
 	assert.Equal(t, "https://status.example.com", good.Header().Get("Access-Control-Allow-Origin"))
-	for _, name := range []string{"RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id", "ETag"} {
+	for _, name := range []string{"RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id", "ETag", "Content-Disposition", "X-Export-Complete", "X-Export-Events", "X-Export-Position"} {
 		assert.Contains(t, good.Header().Get("Access-Control-Expose-Headers"), name)
 	}
 	preflight := func(method, headers string) *httptest.ResponseRecorder {

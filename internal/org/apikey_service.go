@@ -162,7 +162,7 @@ func (s *Service) UpdateKey(ctx context.Context, orgID, id uuid.UUID, patch KeyP
 // further than they: fault.Forbidden.
 func (s *Service) RotateKey(ctx context.Context, orgID, id uuid.UUID, overlap time.Duration, expected *int) (k APIKey, secret vault.Secret, err error) {
 	if overlap < 0 || overlap > limits.MaxKeyOverlap {
-		return APIKey{}, vault.Secret{}, account.Invalid([]fault.Field{{Pointer: "/overlap", Detail: "must lie between 0s and " + limits.MaxKeyOverlap.String()}})
+		return APIKey{}, vault.Secret{}, account.Invalid([]fault.Field{{Pointer: "/overlap", Detail: fmt.Sprintf("must lie between 0s and %dh", int(limits.MaxKeyOverlap.Hours()))}})
 	}
 	err = s.manageKeys(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx, m keyManager) error {
 		row, err := lockKey(ctx, tx, id, expected)
