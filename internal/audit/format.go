@@ -54,11 +54,10 @@ type eventLine struct {
 	Stored storedPart `json:"stored"`
 }
 
-// storedPart is what an event's hash covers beside organization, subject and type.
+// storedPart is what an event's hash covers beside organization, subject, type and data, which is as stored as well.
 type storedPart struct {
 	Schema int             `json:"schema"`
-	Meta   json.RawMessage `json:"meta"`           // as stored: address and agent sealed
-	Data   json.RawMessage `json:"data,omitempty"` // as stored, where reading changed it
+	Meta   json.RawMessage `json:"meta"` // as stored: address and agent sealed
 }
 
 type cursorLine struct {
@@ -108,8 +107,8 @@ func (n ndjson) open(h header) error { return n.enc.Encode(h) }
 
 func (n ndjson) event(_ uuid.UUID, e Entry, raw eventstore.Event) error {
 	line := eventLine{Line: lineEvent, Entry: e, Stored: storedPart{Schema: raw.Stored.Schema, Meta: raw.Stored.Meta}}
-	if raw.Schema != raw.Stored.Schema {
-		line.Stored.Data = raw.Stored.Data
+	if raw.Schema != raw.Stored.Schema { // what people read is what the hash covers, never a newer form of it
+		line.Data = raw.Stored.Data
 	}
 	return n.enc.Encode(line)
 }

@@ -27,7 +27,8 @@ type AuditVerify struct {
 	Key           []string `help:"Sealing key that you know: its fingerprint (sha256:…), the public key, or a file with either. The export's keys must follow from it or lead to it." placeholder:"KEY"`
 	Head          []string `help:"File with seals that you kept from earlier, as --save-head or TESTFLOW_AUDIT_HEADS_FILE writes them. The history must still be what they say; this finds one that was rewritten with a stolen key." placeholder:"FILE"`
 	SaveHead      string   `help:"Add the last seal of a history that verifies to this file, for --head of the next time." placeholder:"FILE"`
-	RequireSealed bool     `help:"Fail when there are events at the end that no seal covers yet."`
+	RequireSealed bool     `help:"Fail when there are events at the end that no seal covers yet. An export holds the record of itself, which can't be sealed yet: take it with ?upTo=."`
+	Strict        bool     `help:"Fail when events show an address or agent that was opened: no seal covers the readable form."`
 }
 
 // Run prints what was found. The exit code is 0 when every event is what was sealed, 1 when something was changed, 2 when
@@ -56,7 +57,7 @@ func (a *AuditVerify) Run(ctx context.Context, env Env) error {
 	start := env.Now()
 	r, err := seal.Verify(ctx, in, opts)
 	if r.Parts > 0 {
-		a.print(env, r, env.Now().Sub(start))
+		a.print(env, r, env.Now().Sub(start), err == nil)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -67,7 +68,9 @@ func (a *AuditVerify) Run(ctx context.Context, env Env) error {
 	case err != nil:
 		return usage("%w", err)
 	case a.RequireSealed && r.Unsealed > 0:
-		return &Exit{Code: ExitFailed, Err: fmt.Errorf("%d events at the end are covered by no seal yet: export again in a minute", r.Unsealed)}
+		return &Exit{Code: ExitFailed, Err: fmt.Errorf("%d events at the end are covered by no seal yet. What is sealed is in the same export with ?upTo=%d; for a later one, wait some seconds and name the position of an event before it", r.Unsealed, r.UnsealedFrom-1)}
+	case a.Strict && r.Opened > 0:
+		return &Exit{Code: ExitFailed, Err: fmt.Errorf("readable addresses and agents are not covered: %d events", r.Opened)}
 	}
 	if a.SaveHead != "" && r.Last.Number > 0 {
 		if err := saveHead(a.SaveHead, r); err != nil {
@@ -91,8 +94,8 @@ func (a *AuditVerify) progress(env Env) func(seal.Report) {
 	}
 }
 
-// print tells what was found, the worst first.
-func (a *AuditVerify) print(env Env, r seal.Report, took time.Duration) {
+// print tells what was found, the worst first; judged = the file could be read to its end.
+func (a *AuditVerify) print(env Env, r seal.Report, took time.Duration, judged bool) {
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(env.Stdout, format+"\n", args...) }
 	for _, f := range r.Findings {
 		p("CHANGED  %s", f)
@@ -111,8 +114,8 @@ func (a *AuditVerify) print(env Env, r seal.Report, took time.Duration) {
 	if r.Unsealed > 0 {
 		p("not sealed    %d at the end, from position %d (%s): nothing proves them yet", r.Unsealed, r.UnsealedFrom, instant(r.UnsealedSince))
 	}
-	if r.Opened+r.Lifted > 0 {
-		p("readable      %d events show an address or agent that was opened for you, %d show their data in a newer form; the proof is of the form in \"stored\"", r.Opened, r.Lifted)
+	if r.Opened > 0 {
+		p("not proven    the readable address and agent of %d events: the seals cover their sealed form, so who had this file can have changed them", r.Opened)
 	}
 	if r.Last.Number > 0 {
 		p("seals         %d checked; the last is number %d of %s, over %d events up to position %d", r.Heads, r.Last.Number, instant(r.Last.Time), r.Last.Size, r.Last.Position)
@@ -130,12 +133,20 @@ func (a *AuditVerify) print(env Env, r seal.Report, took time.Duration) {
 		p("kept seals    %d agree with this history, %d are from before it", r.KeptChecked, r.KeptBefore)
 	}
 	p("took          %s, %.0f events/s, %d bytes", took.Round(time.Millisecond), float64(r.Events)/max(took.Seconds(), 0.001), r.Bytes)
-	if len(r.Findings) == 0 {
+	if judged && len(r.Findings) == 0 {
 		p("result        %s", verdict(r))
 	}
 }
 
 func verdict(r seal.Report) string {
+	said := provenOf(r)
+	if r.Opened > 0 {
+		said += fmt.Sprintf("; readable addresses and agents are not covered: %d events", r.Opened)
+	}
+	return said
+}
+
+func provenOf(r seal.Report) string {
 	switch {
 	case r.Sealed == 0 && r.Events > 0:
 		return "nothing is sealed yet, so nothing is proven"

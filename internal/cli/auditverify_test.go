@@ -55,6 +55,9 @@ func TestAuditVerify_saysInWordsAndExitCode(t *testing.T) {
 	other, err := sealtest.Export(8, 8, 8)
 	require.NoError(t, err)
 	changed := v.file("changed.ndjson", bytes.Replace(m.NDJSON, []byte("Engines of 3"), []byte("Engines of 4"), 1))
+	sealedForm, err := sealtest.ExportOpened(20, 8, 10)
+	require.NoError(t, err)
+	opened := v.file("opened.ndjson", sealedForm.NDJSON)
 	notes := v.file("note.txt", []byte(m.Heads[1]))
 
 	for name, c := range map[string]struct {
@@ -69,10 +72,13 @@ func TestAuditVerify_saysInWordsAndExitCode(t *testing.T) {
 		"with kept seals":         {cli.AuditVerify{Files: []string{good}, Head: []string{v.file("kept.ndjson", append(kept, '\n')), notes}}, 0, []string{"2 agree with this history"}},
 		"changed":                 {cli.AuditVerify{Files: []string{changed}}, 1, []string{"CHANGED  line 6, position 7", "NOT what was sealed"}},
 		"with another's key":      {cli.AuditVerify{Files: []string{good}, Key: []string{other.Signer.Key().Fingerprint()}}, 1, []string{"none of the sealing keys"}},
-		"sealed to the end":       {cli.AuditVerify{Files: []string{good}, RequireSealed: true}, 1, []string{"4 events at the end are covered by no seal yet"}},
+		"opened":                  {cli.AuditVerify{Files: []string{opened}}, 0, []string{"readable addresses and agents are not covered: 20 events"}},
+		"opened, strict":          {cli.AuditVerify{Files: []string{opened}, Strict: true}, 1, []string{"not covered: 20 events"}},
+		"strict":                  {cli.AuditVerify{Files: []string{good}, Strict: true}, 0, []string{"what was sealed"}},
+		"sealed to the end":       {cli.AuditVerify{Files: []string{good}, RequireSealed: true}, 1, []string{"4 events at the end are covered by no seal yet", "?upTo=32"}},
 		"cut off":                 {cli.AuditVerify{Files: []string{v.file("cut.ndjson", m.NDJSON[:len(m.NDJSON)/2])}}, 2, []string{"cut off"}},
 		"packed and cut off":      {cli.AuditVerify{Files: []string{v.file("cut.gz", packed.Bytes()[:packed.Len()/2])}}, 2, []string{"cut off"}},
-		"no export":               {cli.AuditVerify{Files: []string{v.file("x.csv", []byte("position,type\n"))}}, 2, []string{"no audit export"}},
+		"no export":               {cli.AuditVerify{Files: []string{v.file("x.csv", []byte("position,type\n"))}}, 2, []string{"no audit export", "format=ndjson"}},
 		"no file":                 {cli.AuditVerify{Files: []string{filepath.Join(v.dir, "nowhere")}}, 2, []string{"no such file"}},
 		"a key that is none":      {cli.AuditVerify{Files: []string{good}, Key: []string{"sha256:12"}}, 2, []string{"neither a fingerprint"}},
 		"a file without keys":     {cli.AuditVerify{Files: []string{good}, Key: []string{good}}, 2, []string{"neither a fingerprint"}},
@@ -83,6 +89,10 @@ func TestAuditVerify_saysInWordsAndExitCode(t *testing.T) {
 	} {
 		out, code := v.run(t.Context(), c.command)
 		require.Equal(t, c.code, code, "%s: %s", name, out)
+		if c.code == 2 {
+			require.NotContains(t, out, "result  ", name)
+			require.NotContains(t, out, "nothing is sealed yet", name)
+		}
 		for _, says := range c.says {
 			require.Contains(t, out, says, name)
 		}

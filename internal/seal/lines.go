@@ -5,7 +5,7 @@ package seal
 //	header   what was exported: organizationId, after, upTo, exportedAt, and filter when it isn't the whole log
 //	seals    Seals, after the header
 //	start    Start, after the seals of a part that doesn't begin at the beginning
-//	event    an event; stored.schema, stored.meta and stored.data (or data) are what its hash covers
+//	event    an event; data, stored.schema and stored.meta are what its hash covers; address and userAgent may be opened
 //	head     HeadLine, in a whole log: every head, before the leaves that it covers
 //	leaves   Leaves, in a whole log: after the events that they belong to
 //	proof    Proof, in a filtered export: after the events, one for each

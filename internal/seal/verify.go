@@ -71,10 +71,9 @@ type Report struct {
 	Last                   Head      // the last head; Number is 0 when there is none
 	Note                   string    // of the last head: what to keep for the next time
 	Keys                   []Statement
-	Pinned                 bool // a pinned key is in the chain
-	KeptChecked            int  // kept heads that the history agrees with
-	KeptBefore             int  // kept heads that this file begins after, or that a selection can't be checked against
-	Lifted                 int64
+	Pinned                 bool  // a pinned key is in the chain
+	KeptChecked            int   // kept heads that the history agrees with
+	KeptBefore             int   // kept heads that this file begins after, or that a selection can't be checked against
 	Opened                 int64 // events with readable personal data, which the hashes (of its sealed form) don't cover
 	Findings               []Finding
 	MoreFindings           bool // than are named
@@ -200,6 +199,9 @@ func (v *verifier) take(raw []byte) error {
 	if err != nil {
 		if v.part.open {
 			return fmt.Errorf("%w or damaged: line %d can't be read: %w", ErrCutOff, v.line, err)
+		}
+		if v.report.Parts == 0 {
+			return v.notExport("%v. Only NDJSON can be verified, CSV and CloudEvents carry no proof: GET /api/audit/export?format=ndjson", err)
 		}
 		return v.notExport("%v", err)
 	}

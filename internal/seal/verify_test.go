@@ -100,6 +100,8 @@ func TestVerify_theFile(t *testing.T) {
 		"a key in another case beside": {strings.Replace(string(m.NDJSON), `"type":"thing.renamed"`, `"Type":"thing.removed","type":"thing.renamed"`, 1), `a field "Type"`},
 		"another actor shown":          {strings.Replace(string(m.NDJSON), `"kind":"apiKey"`, `"kind":"system"`, 1), "shows another actor"},
 		"another address shown":        {strings.Replace(string(m.NDJSON), `"address":"192.0.2.7","contentHash"`, `"address":"192.0.2.8","contentHash"`, 1), "shows another address"},
+		"other data shown than proven": {strings.Replace(strings.Replace(string(m.NDJSON), `"stored":{`, `"stored":{"data":{"from":"Engines of 0","to":"Engines, “new” & improved","n":[0,9007199254740993,0.5]},`, 1), `Engines of 0","n`, `Forged","n`, 1), "line 3, position 1: the event's stored form can't be read"},
+		"an array":                     {"[\n", "format=ndjson"},
 		"another id":                   {strings.Replace(string(m.NDJSON), `.1","line":"event"`, `.2","line":"event"`, 1), "id isn't its stream and version"},
 		"fewer events at the end":      {strings.Replace(string(m.NDJSON), `"events":12`, `"events":11`, 1), "it says that there are 11 events, and there are 12"},
 		"cut off":                      {strings.Join(lines[:len(lines)-2], ""), "cut off"},

@@ -80,7 +80,7 @@ func (v *verifier) content(o object, position, version int64) (Content, bool) {
 		return bad("the event's subject can't be read")
 	}
 	stored, err := parseObject(o["stored"])
-	if err != nil || stored.only("schema", "meta", "data") != "" {
+	if err != nil || stored.only("schema", "meta") != "" {
 		return bad("the event's stored form can't be read")
 	}
 	schema, ok := stored.number("schema")
@@ -88,12 +88,7 @@ func (v *verifier) content(o object, position, version int64) (Content, bool) {
 	if !ok || err != nil {
 		return bad("the event's stored form can't be read")
 	}
-	data, lifted := stored["data"]
-	if lifted {
-		v.report.Lifted++
-	} else {
-		data = o["data"]
-	}
+	data := o["data"] // the one that people read, and no other
 	if len(data) == 0 {
 		return bad("the event has no data")
 	}

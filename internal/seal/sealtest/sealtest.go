@@ -23,7 +23,12 @@ type Made struct {
 }
 
 // Export makes an honest export of n events, sealed by every span of them; the rest isn't sealed. A page has page events.
-func Export(n, span, page int) (Made, error) {
+func Export(n, span, page int) (Made, error) { return export(n, span, page, "192.0.2.7") }
+
+// ExportOpened is Export with addresses that were stored sealed and are shown opened.
+func ExportOpened(n, span, page int) (Made, error) { return export(n, span, page, "sealed:AAAA") }
+
+func export(n, span, page int, address string) (Made, error) {
 	signer, err := seal.NewSigner()
 	if err != nil {
 		return Made{}, err
@@ -54,7 +59,7 @@ func Export(n, span, page int) (Made, error) {
 		if i%3 == 0 {
 			stream = uuid.New()
 		}
-		line, leaf, err := m.event(stream, i, at)
+		line, leaf, err := m.event(stream, i, at, address)
 		if err != nil {
 			return Made{}, err
 		}
@@ -102,11 +107,11 @@ func Export(n, span, page int) (Made, error) {
 }
 
 // event is a line and its leaf.
-func (m Made) event(stream uuid.UUID, i int, at time.Time) (line map[string]any, leaf seal.Hash, err error) {
+func (m Made) event(stream uuid.UUID, i int, at time.Time, address string) (line map[string]any, leaf seal.Hash, err error) {
 	version, position := i%3+1, int64(2*i+1)
 	actor := uuid.MustParse("01981a52-6a7e-7cc1-9df0-3fb7e25c0a11")
 	data := json.RawMessage(fmt.Sprintf(`{"from":"Engines of %d","to":"Engines, “new” & improved","n":[%d,9007199254740993,0.5]}`, i, i))
-	meta := json.RawMessage(fmt.Sprintf(`{"actorKind":"apiKey","actorId":%q,"address":"192.0.2.7","agent":"curl/8","requestId":"req-%08d"}`, actor, i))
+	meta := json.RawMessage(fmt.Sprintf(`{"actorKind":"apiKey","actorId":%q,"address":%q,"agent":"curl/8","requestId":"req-%08d"}`, actor, address, i))
 	content := seal.Content{OrgID: m.OrgID, StreamID: stream, Kind: "thing", Type: "thing.renamed", Schema: 1, Meta: meta, Data: data}
 	hash, err := content.Hash()
 	if err != nil {
