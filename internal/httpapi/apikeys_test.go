@@ -230,7 +230,7 @@ func TestAttack_keyCredentials(t *testing.T) {
 		"as Bearer":               {call{as: key}, 200, ""},
 		"as bearer":               {call{header: header{"Authorization": "bearer " + key}}, 200, ""},
 		"both":                    {call{as: "admin-a", header: header{"X-API-Key": key}}, 401, "auth.two_credentials"},
-		"both, one empty":         {call{as: key, header: header{"X-API-Key": ""}}, 401, "auth.token_invalid"},
+		"both, one empty":         {call{as: key, header: header{"X-API-Key": ""}}, 401, "auth.two_credentials"},
 		"Basic":                   {call{header: header{"Authorization": "Basic " + key}}, 401, "auth.token_invalid"},
 		"token as X-API-Key":      {call{header: header{"X-API-Key": w.tokens["admin-a"]}}, 401, "auth.api_key_malformed"},
 		"empty X-API-Key":         {call{header: header{"X-API-Key": ""}}, 401, "auth.api_key_malformed"},
