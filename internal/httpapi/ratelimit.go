@@ -71,6 +71,25 @@ func requests(n int) string {
 	return fmt.Sprintf("%d requests", n)
 }
 
+func attempts(n int) string {
+	if n == 1 {
+		return "1 attempt"
+	}
+	return fmt.Sprintf("%d attempts", n)
+}
+
+// bounded says what a limit of sign-ins counts. An account is what somebody says they are: that it is counted tells nothing
+// of whether there is one.
+func (r RateLimits) bounded(reached ratelimit.Limit) string {
+	switch reached.Name {
+	case r.SignIn.Pair.Name:
+		return "for this account from this address"
+	case r.SignIn.Address.Name:
+		return "from this address, whichever the account"
+	}
+	return "for this account, from all addresses together"
+}
+
 // plain writes a duration for people: 15m, 40s.
 func plain(d time.Duration) string {
 	text := max(time.Second, time.Duration(math.Ceil(d.Seconds()))*time.Second).String()
@@ -166,7 +185,9 @@ func (s *Server) limitSignIn(next echo.HandlerFunc) echo.HandlerFunc {
 				s.tellLimited(ctx, claim, r.op.id, attempt.Refused.Limit)
 				wait(ctx) // whether there was anybody to tell about doesn't show
 			}
-			f := fault.New(fault.RateLimited, "rate.limited", "Too many attempts. Wait for %s.", plain(attempt.Refused.Reset))
+			reached := attempt.Refused.Limit
+			f := fault.New(fault.RateLimited, "rate.limited", "That was more than %s in %s %s. Wait for %s.",
+				attempts(reached.Max), plain(reached.Window), s.deps.Rates.bounded(reached), plain(attempt.Refused.Reset))
 			f.RetryAfter = attempt.Refused.Reset
 			return f
 		}

@@ -239,6 +239,7 @@ func TestSignInLimit_bruteForceOverTwoNodes(t *testing.T) {
 		q, _, left, _ := rate(t, got.header, "authentication")
 		assert.EqualValues(t, 5, q)
 		assert.Zero(t, left)
+		assert.Contains(t, got.json["detail"], "5 attempts in 15m for this account from this address.")
 	}
 	delete(right.json, "requestId")
 	delete(nobody.json, "requestId")
@@ -256,7 +257,9 @@ func TestSignInLimit_nobodyLocksAnotherOut(t *testing.T) {
 	for i := range 8 {
 		require.Equal(t, 401, w.from(fmt.Sprintf("198.51.100.%d", i+1), login("viewer-a@example.com", "wrong by intent")).status)
 	}
-	assert.Equal(t, 429, w.from("198.51.100.99", login("viewer-a@example.com", password)).status, "a stranger needs proof")
+	stranger := w.from("198.51.100.99", login("viewer-a@example.com", password))
+	assert.Equal(t, 429, stranger.status, "a stranger needs proof")
+	assert.Contains(t, stranger.json["detail"], "8 attempts in 15m for this account, from all addresses together.")
 	assert.Equal(t, 200, w.from("192.0.2.10", login("viewer-a@example.com", password)).status, "from home")
 	for range 5 {
 		assert.Equal(t, 401, w.from("192.0.2.10", login("viewer-a@example.com", "wrong by intent")).status)
@@ -277,7 +280,9 @@ func TestSignInLimit_onlyFailuresCount(t *testing.T) {
 			require.Equal(t, 200, w.from("192.0.2.1", login("admin-b@example.com", password)).status)
 		}
 	}
-	assert.Equal(t, 429, w.from("192.0.2.1", login("q@example.com", "wrong by intent")).status, "an account of one's own makes no room")
+	full := w.from("192.0.2.1", login("q@example.com", "wrong by intent"))
+	assert.Equal(t, 429, full.status, "an account of one's own makes no room")
+	assert.Contains(t, full.json["detail"], "12 attempts in 15m from this address, whichever the account.")
 }
 
 // That guesses were stopped is told once a window, to the person and to their organizations.
