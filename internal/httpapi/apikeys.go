@@ -203,6 +203,7 @@ func keyView(k org.APIKey) oapi.ApiKey {
 		Scopes:           each(k.Scopes, func(p auth.Permission) string { return string(p) }),
 		AllowedAddresses: append([]string{}, k.AllowedAddresses...),
 		ExpiresAt:        optionalInstant(k.ExpiresAt), PreviousUntil: optionalInstant(k.PreviousUntil), LastUsedAt: optionalInstant(k.LastUsedAt),
+		RevokedAt: optionalInstant(k.RevokedAt),
 		CreatedAt: oapi.At(k.CreatedAt), UpdatedAt: oapi.At(k.UpdatedAt), Version: k.Version,
 	}
 	view.CreatedBy.Kind, view.CreatedBy.Id = oapi.ApiKeyCreatedByKind(k.CreatedKind), k.CreatedBy
@@ -217,6 +218,8 @@ func keyView(k org.APIKey) oapi.ApiKey {
 
 func keyStatus(k org.APIKey) oapi.ApiKeyStatus {
 	switch {
+	case k.RevokedAt != nil:
+		return "revoked"
 	case k.Expired:
 		return "expired"
 	case k.Suspended:

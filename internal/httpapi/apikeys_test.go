@@ -92,7 +92,11 @@ func TestApiKeys_lifeOfOne(t *testing.T) {
 	gone := w.do(call{method: "GET", path: "/api/runs", as: last})
 	require.Equal(t, 401, gone.status)
 	require.Equal(t, "auth.api_key_revoked", gone.json["code"])
-	require.Equal(t, 404, w.do(call{method: "GET", path: path, as: "manager-a"}).status)
+	kept := w.do(call{method: "GET", path: path, as: "manager-a"})
+	require.Equal(t, 200, kept.status)
+	require.Equal(t, "revoked", kept.json["status"])
+	require.NotEmpty(t, kept.json["revokedAt"])
+	require.Equal(t, 200, w.do(call{method: "GET", path: path + "/usage", as: "manager-a"}).status, "what it did can be looked into")
 }
 
 func TestApiKeyUsage_days(t *testing.T) {

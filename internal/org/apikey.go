@@ -34,6 +34,7 @@ type APIKey struct {
 	Position      int64 // of the command's last event; 0 = nothing changed, or it was only read
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
+	RevokedAt     *time.Time // nil = it wasn't
 }
 
 // Expiry says when a key ends, if anything is said of it at all.

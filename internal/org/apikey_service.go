@@ -79,7 +79,7 @@ func (s *Service) CreateKey(ctx context.Context, orgID uuid.UUID, d KeyDraft) (k
 	return k, secret, nil
 }
 
-// GetKey returns one key. A revoked one is gone.
+// GetKey returns one key, also one that was revoked.
 func (s *Service) GetKey(ctx context.Context, orgID, id uuid.UUID) (k APIKey, err error) {
 	if _, err := auth.Require(ctx, orgID, auth.KeyRead); err != nil {
 		return APIKey{}, err
@@ -269,6 +269,9 @@ func (s *Service) asKeyManager(ctx context.Context, who auth.Principal, orgID uu
 				return fmt.Errorf("read the caller's key: %w", err)
 			}
 			row := own.OrgApiKey
+			if row.RevokedAt != nil {
+				return keyRevoked()
+			}
 			m.holder, m.reach = row.HolderID, reachOf(settingsOf(row), who.Role)
 			m.reach.scopes = m.reach.scopes.Intersect(who.Scopes)
 			if who.KeyGeneration != int(row.Generation) { // on a secret that is going to end
@@ -331,12 +334,12 @@ func keyOf(row orgdb.GetAPIKeyRow) APIKey {
 	out := APIKey{
 		ID: k.KeyID, KeySettings: settingsOf(k), Label: auth.KeyLabel(k.KeyID), Role: auth.Role(k.Role), HolderID: k.HolderID,
 		Suspended: row.HolderRole == nil, Expired: row.Expired, CreatedKind: auth.Kind(k.CreatedKind), CreatedBy: k.CreatedBy,
-		LastUsedAt: row.LastUsedAt, Version: int(k.Version), CreatedAt: k.CreatedAt, UpdatedAt: k.UpdatedAt,
+		LastUsedAt: row.LastUsedAt, Version: int(k.Version), CreatedAt: k.CreatedAt, UpdatedAt: k.UpdatedAt, RevokedAt: k.RevokedAt,
 	}
 	if row.LastAddress != nil {
 		out.LastAddress = *row.LastAddress
 	}
-	if row.PreviousHolds {
+	if row.PreviousHolds && k.RevokedAt == nil {
 		out.PreviousUntil = k.PreviousUntil
 	}
 	return out

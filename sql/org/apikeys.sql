@@ -29,17 +29,18 @@ UPDATE org_api_key_secrets SET previous_hash = hash, hash = @hash
 SELECT count(*) FROM org_api_keys WHERE org_id = @org_id AND revoked_at IS NULL;
 
 -- name: LockAPIKey :one
--- Serializes the commands on a key. A revoked key is gone.
+-- Serializes the commands on a key. None reaches a revoked key.
 SELECT * FROM org_api_keys WHERE org_id = @org_id AND key_id = @key_id AND revoked_at IS NULL FOR UPDATE;
 
 -- name: GetAPIKey :one
+-- Revoked ones too: somebody looks into what a leaked key did.
 SELECT sqlc.embed(k), u.last_used_at, u.address AS last_address, m.role AS holder_role,
        (k.expires_at IS NOT NULL AND k.expires_at <= now())::boolean AS expired,
        (k.previous_until IS NOT NULL AND k.previous_until > now())::boolean AS previous_holds
   FROM org_api_keys k
   LEFT JOIN org_api_key_uses u ON u.key_id = k.key_id
   LEFT JOIN org_members m ON m.org_id = k.org_id AND m.account_id = k.holder_id
- WHERE k.org_id = @org_id AND k.key_id = @key_id AND k.revoked_at IS NULL;
+ WHERE k.org_id = @org_id AND k.key_id = @key_id;
 
 -- name: ListAPIKeys :many
 -- Newest first; the cursor is the last id that was seen.

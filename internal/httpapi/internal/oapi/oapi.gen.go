@@ -41,6 +41,7 @@ func (e ApiKeyCreatedByKind) Valid() bool {
 const (
 	ApiKeyStatusActive    ApiKeyStatus = "active"
 	ApiKeyStatusExpired   ApiKeyStatus = "expired"
+	ApiKeyStatusRevoked   ApiKeyStatus = "revoked"
 	ApiKeyStatusSuspended ApiKeyStatus = "suspended"
 )
 
@@ -50,6 +51,8 @@ func (e ApiKeyStatus) Valid() bool {
 	case ApiKeyStatusActive:
 		return true
 	case ApiKeyStatusExpired:
+		return true
+	case ApiKeyStatusRevoked:
 		return true
 	case ApiKeyStatusSuspended:
 		return true
@@ -674,7 +677,10 @@ type ApiKey struct {
 	// PreviousUntil RFC 3339 in UTC with milliseconds.
 	PreviousUntil *Timestamp `json:"previousUntil,omitempty"`
 	RateLimit     *int       `json:"rateLimit,omitempty"`
-	Role          Role       `json:"role"`
+
+	// RevokedAt RFC 3339 in UTC with milliseconds.
+	RevokedAt *Timestamp `json:"revokedAt,omitempty"`
+	Role      Role       `json:"role"`
 
 	// Scopes Permissions, written out.
 	Scopes []string `json:"scopes"`

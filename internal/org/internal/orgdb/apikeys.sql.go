@@ -181,7 +181,7 @@ SELECT k.key_id, k.org_id, k.name, k.scopes, k.role, k.holder_id, k.created_kind
   FROM org_api_keys k
   LEFT JOIN org_api_key_uses u ON u.key_id = k.key_id
   LEFT JOIN org_members m ON m.org_id = k.org_id AND m.account_id = k.holder_id
- WHERE k.org_id = $1 AND k.key_id = $2 AND k.revoked_at IS NULL
+ WHERE k.org_id = $1 AND k.key_id = $2
 `
 
 type GetAPIKeyParams struct {
@@ -198,6 +198,7 @@ type GetAPIKeyRow struct {
 	PreviousHolds bool
 }
 
+// Revoked ones too: somebody looks into what a leaked key did.
 func (q *Queries) GetAPIKey(ctx context.Context, arg GetAPIKeyParams) (GetAPIKeyRow, error) {
 	row := q.db.QueryRow(ctx, getAPIKey, arg.OrgID, arg.KeyID)
 	var i GetAPIKeyRow
@@ -421,7 +422,7 @@ type LockAPIKeyParams struct {
 	KeyID uuid.UUID
 }
 
-// Serializes the commands on a key. A revoked key is gone.
+// Serializes the commands on a key. None reaches a revoked key.
 func (q *Queries) LockAPIKey(ctx context.Context, arg LockAPIKeyParams) (OrgApiKey, error) {
 	row := q.db.QueryRow(ctx, lockAPIKey, arg.OrgID, arg.KeyID)
 	var i OrgApiKey
