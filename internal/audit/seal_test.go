@@ -3,6 +3,7 @@ package audit_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -414,4 +415,41 @@ func (s *sealed) steal(t *testing.T) *seal.Signer {
 	signer, err := seal.ParseSigner(string(plain), key)
 	require.NoError(t, err)
 	return signer
+}
+
+// Parts of one log verify together, wherever the first one ends: at a position between two seals, or cut in any line.
+func TestVerify_partsBehindEachOther(t *testing.T) {
+	t.Parallel()
+	s := newSealed(t)
+	s.work(t, 9)
+	for i := range 27 {
+		at := s.position(t, i)
+		first := s.export(t, audit.Filter{UpTo: at})
+		second := s.export(t, audit.Filter{After: at})
+		r := s.verify(t, append(bytes.Clone(first), second...), seal.Options{Kept: []string{s.keptHead(t)}})
+		require.Empty(t, r.Findings, i)
+		require.GreaterOrEqual(t, r.Sealed, int64(27), i)
+		forged := bytes.Replace(first, []byte(`"text":"name`), []byte(`"text":"nome`), 1)
+		r = s.verify(t, append(forged, second...), seal.Options{})
+		require.NotEmpty(t, r.Findings, i)
+	}
+	whole := s.export(t, audit.Filter{})
+	for cut := bytes.Index(whole, []byte(`"line":"event"`)); cut < len(whole)-1; cut += 997 {
+		_, err := seal.Verify(t.Context(), bytes.NewReader(whole[:cut]), seal.Options{})
+		require.ErrorIs(t, err, seal.ErrCutOff)
+		var after int64
+		for line := range bytes.Lines(whole[:cut]) {
+			var e struct {
+				Line     string
+				Position int64
+			}
+			if json.Unmarshal(line, &e) == nil && e.Line == "event" {
+				after = e.Position
+			}
+		}
+		require.ErrorContains(t, err, fmt.Sprintf("?after=%d", after))
+		r := s.verify(t, append(bytes.Clone(whole[:cut]), s.export(t, audit.Filter{After: after})...), seal.Options{})
+		require.Empty(t, r.Findings, cut)
+		require.GreaterOrEqual(t, r.Sealed, int64(27))
+	}
 }

@@ -138,8 +138,11 @@ type verifier struct {
 	streams map[uuid.UUID]int
 	forgot  bool // streams was emptied once
 
-	lastPosition int64 // of an event
+	lastPosition int64 // of an event, or the end of a part
+	lastEvent    int64 // position
 	page         []pageEvent
+	tail         []pageEvent // of the parts so far: events that no leaf was read of; a later part may cover them
+	broken       error       // of a line that can't be read; it is forgiven when another part follows
 
 	stored, computed *Frontier // by what the sealer stored; by the events themselves
 	heads            []pendingHead
@@ -153,6 +156,7 @@ type verifier struct {
 // part is one header and what follows it.
 type part struct {
 	open        bool // a header without its end
+	closed      bool // its end was read
 	seals       *Seals
 	head        Head // of seals
 	after, upTo int64
@@ -196,9 +200,22 @@ func (v *verifier) notExport(format string, args ...any) error {
 // take handles one line.
 func (v *verifier) take(raw []byte) error {
 	o, err := parseObject(raw)
+	if i := bytes.LastIndex(raw, []byte(headerBegins)); err != nil && v.part.open && v.broken == nil && i > 0 {
+		// A part that was cut in a line, and the next one right behind it.
+		if _, err := parseObject(raw[:i]); err == nil {
+			if err := v.take(raw[:i]); err != nil {
+				return err
+			}
+		}
+		return v.take(raw[i:])
+	}
+	if v.broken != nil && (err != nil || o.text("line") != LineHeader) {
+		return v.broken
+	}
 	if err != nil {
 		if v.part.open {
-			return fmt.Errorf("%w or damaged: line %d can't be read: %w", ErrCutOff, v.line, err)
+			v.broken = fmt.Errorf("%w or damaged: line %d can't be read (%w); go on with ?after=%d", ErrCutOff, v.line, err, v.resume())
+			return nil
 		}
 		if v.report.Parts == 0 {
 			return v.notExport("%v. Only NDJSON can be verified, CSV and CloudEvents carry no proof: GET /api/audit/export?format=ndjson", err)
@@ -238,9 +255,7 @@ func (v *verifier) take(raw []byte) error {
 
 // header begins a part.
 func (v *verifier) header(o object) error {
-	if v.part.open {
-		return fmt.Errorf("%w before line %d, where another part begins: leave out what stands behind the last cursor line", ErrCutOff, v.line)
-	}
+	v.broken = nil
 	if f := o.text("format"); f != Format {
 		return v.notExport("its format is %q, this version verifies %q", f, Format)
 	}
@@ -254,6 +269,12 @@ func (v *verifier) header(o object) error {
 		return v.notExport("its header doesn't say from where to where it goes")
 	}
 	_, filtered := o["filter"]
+	if v.part.open {
+		if resume := v.resume(); after != resume {
+			return fmt.Errorf("%w before line %d, where a part begins that goes on behind position %d: get one with ?after=%d", ErrCutOff, v.line, after, resume)
+		}
+		v.cut()
+	}
 	switch first := v.report.Parts == 0; {
 	case first:
 		v.report.OrgID, v.report.Filtered, v.lastPosition = org, filtered, after
@@ -261,6 +282,8 @@ func (v *verifier) header(o object) error {
 		return v.notExport("this part is of organization %s, the one before of %s", org, v.report.OrgID)
 	case filtered != v.report.Filtered:
 		return v.notExport("a selection can't follow the whole log, nor the other way around")
+	case v.part.closed && after >= v.lastEvent && after <= v.lastPosition: // nothing lies between the last event and the end
+		v.lastPosition = after
 	case after != v.lastPosition:
 		v.found(v.line, 0, "this part goes on behind position %d, the one before ended at %d: something between them is missing or doubled", after, v.lastPosition)
 	}
@@ -419,10 +442,7 @@ func (v *verifier) start(o object) error {
 	}
 	v.part.started = true
 	if v.stored != nil { // it continues a part of this file
-		if !v.off && (f.size != v.stored.size || f.Root() != v.stored.Root()) {
-			v.found(v.line, 0, "this part begins with a tree of %d leaves that isn't the one of the part before, of %d", f.size, v.stored.size)
-			v.off = true
-		}
+		v.goOn(f, s.Head)
 		return nil
 	}
 	v.report.FirstSize = s.Size
@@ -469,7 +489,7 @@ func (v *verifier) end(o object) error {
 	}
 	v.heads = nil
 	v.lastPosition = v.part.upTo
-	v.part.open = false
+	v.part.open, v.part.closed = false, true
 	return nil
 }
 
@@ -478,8 +498,10 @@ func (v *verifier) finish() error {
 	switch {
 	case v.report.Parts == 0:
 		return fmt.Errorf("%w: it is empty", ErrNotExport)
+	case v.broken != nil:
+		return v.broken
 	case v.part.open:
-		return fmt.Errorf("%w: its last line is missing; get the rest with the last cursor of the file", ErrCutOff)
+		return fmt.Errorf("%w: its last line is missing; get the rest with ?after=%d, and verify both files together", ErrCutOff, v.resume())
 	}
 	for _, k := range v.kept {
 		if v.off {

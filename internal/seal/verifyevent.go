@@ -34,7 +34,7 @@ func (v *verifier) event(o object) error {
 	if position > v.part.upTo {
 		v.found(v.line, position, "the event stands behind the end of the export, %d", v.part.upTo)
 	}
-	v.lastPosition = position
+	v.lastPosition, v.lastEvent = position, position
 	version, ok := o.number("version")
 	at, err := time.Parse(time.RFC3339Nano, o.text("recordedAt"))
 	if !ok || version < 1 || err != nil {

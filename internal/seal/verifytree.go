@@ -251,10 +251,7 @@ func (v *verifier) unproven(e pageEvent) {
 		}
 		return
 	}
-	if v.report.Unsealed == 0 {
-		v.report.UnsealedFrom, v.report.UnsealedSince = e.position, e.at
-	}
-	v.report.Unsealed++
+	v.wait(e)
 }
 
 // settle handles what waits for leaves or proofs when no more of them come.
