@@ -77,6 +77,7 @@ var owners = map[string][]string{
 	"github.com/alexedwards/argon2id":     {"auth"},
 	"code.dny.dev/ssrf":                   {"netguard"},
 	"github.com/theory/jsonpath":          {"executor", "testspec"},
+	"github.com/expr-lang/expr":           {"testspec"},
 	"github.com/pressly/goose":            {"postgres"},
 	"github.com/caarlos0/env":             {"config"},
 	"github.com/DataDog/sketches-go":      {"analytics"},
@@ -95,6 +96,8 @@ var owners = map[string][]string{
 	"github.com/go-rod/rod":               {},
 	"github.com/tsenart/vegeta/v12/lib":   {"app"},
 	"github.com/prometheus/client_golang": {"app", "httpapi", "realtime", "run", "projection", "eventstore", "postgres"},
+
+	"github.com/santhosh-tekuri/jsonschema/v6": {"testspec"},
 }
 
 // noDatabase are the rooms that must not know that there is a database.

@@ -212,6 +212,7 @@ func (r *runner) step(ctx context.Context, i int) (StepFinished, []testspec.Verd
 	defer release()
 	subject := &testspec.Subject{
 		Status: answer.status, Header: answer.header, Body: answer.body, ResponseTime: answer.timings.Total,
+		Scope: r.scope,
 	}
 	verdicts := r.judge(judging, subject, assertions, &out)
 	r.capture(judging, subject, step.Captures, &out)

@@ -154,6 +154,13 @@ const (
 	// MaxFilterCost bounds nodes^loops of a JSONPath: what one evaluation of a filter, which cannot be interrupted, may
 	// look at.
 	MaxFilterCost = 20_000_000
+	// MaxExpression bounds an expression's text and MaxExpressionNodes its parts; MaxExpressionWork the values that it looks
+	// at or makes, MaxExpressionText the bytes of text that it makes, and ExpressionTime how long it may take.
+	MaxExpression      = 1 << 10
+	MaxExpressionNodes = 300
+	MaxExpressionWork  = 2_000_000
+	MaxExpressionText  = 16 << 20
+	ExpressionTime     = 500 * time.Millisecond
 	// MaxShownSize bounds the work of measuring a value that is shown: it is written out until it is longer than this.
 	MaxShownSize = 1 << 20
 

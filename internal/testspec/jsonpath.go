@@ -142,11 +142,16 @@ func filterLoops(path string) int {
 
 // Costly says whether reading property from source may take long even in a small body.
 func Costly(source, property string) bool {
-	if source != "jsonpath" {
+	switch source {
+	case "jsonpath":
+		p, err := compilePath(property)
+		return err == nil && p.loops > 0
+	case "expression":
+		e, err := compileExpression(property)
+		return err == nil && e.loops
+	default:
 		return false
 	}
-	p, err := compilePath(property)
-	return err == nil && p.loops > 0
 }
 
 // walk is one run of a path.

@@ -99,6 +99,14 @@ var sources = []SourceInfo{
 		},
 		noun: func(string) string { return "the response time in ms" },
 	},
+	{
+		Name: "expression", Yields: KindJSON,
+		Doc:           "What an expression yields, for what no operator says: any JSON value.",
+		Property:      "an expression such as json.total == len(json.items)",
+		checkProperty: checkExpressionProperty,
+		read:          func(ctx context.Context, s *Subject, p string) value { return s.readExpression(ctx, p) },
+		noun:          func(p string) string { return shorten(p, maxInSentence) },
+	},
 }
 
 var sourceByName = indexBy(sources, func(s *SourceInfo) string { return s.Name })

@@ -18,12 +18,17 @@ type Subject struct {
 	Header       http.Header // canonical names
 	Body         []byte      // decompressed, whole
 	ResponseTime time.Duration
+	// Scope is what an expression reads variables from; nil means that there are none.
+	Scope *Scope
 
 	bodyText *string
 	document any
 	docError string // why the body cannot be read as JSON
 	docRead  bool
 	docNodes int // an upper bound
+
+	plainDocument any // document as expressions see it
+	plainMade     bool
 }
 
 func (s *Subject) text() string {

@@ -124,7 +124,31 @@ func References(s string) []string {
 type Scope struct {
 	layers   []map[string]string
 	captured map[string]json.RawMessage
+
+	iteration *iteration
 }
+
+// iteration is where a step stands within repeat or forEach.
+type iteration struct {
+	index int
+	row   any // a JSON value; nil within repeat
+}
+
+// Iterate says which iteration of repeat or forEach comes: its index from 0, and the row (nil within repeat).
+func (s *Scope) Iterate(index int, row json.RawMessage) error {
+	it := &iteration{index: index}
+	if row != nil {
+		var err error
+		if it.row, err = decodeJSON(row); err != nil {
+			return err
+		}
+	}
+	s.iteration = it
+	return nil
+}
+
+// EndIteration says that repeat or forEach has ended.
+func (s *Scope) EndIteration() { s.iteration = nil }
 
 // NewScope returns a Scope over layers, which are not changed; the first that has a name wins.
 func NewScope(layers ...map[string]string) *Scope { return &Scope{layers: layers} }

@@ -460,6 +460,7 @@ func (e SignInTokenType) Valid() bool {
 // Defines values for Source.
 const (
 	Body         Source = "body"
+	Expression   Source = "expression"
 	Header       Source = "header"
 	Jsonpath     Source = "jsonpath"
 	ResponseTime Source = "responseTime"
@@ -470,6 +471,8 @@ const (
 func (e Source) Valid() bool {
 	switch e {
 	case Body:
+		return true
+	case Expression:
 		return true
 	case Header:
 		return true
@@ -785,7 +788,7 @@ type Assertion struct {
 	Not      *bool       `json:"not,omitempty"`
 	Operator Operator    `json:"operator"`
 
-	// Property Name of the header, or the JSONPath (RFC 9535).
+	// Property Name of the header, the JSONPath (RFC 9535), or the expression.
 	Property *string `json:"property,omitempty"`
 
 	// Severity A soft assertion that is false doesn't fail the run.
