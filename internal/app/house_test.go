@@ -40,7 +40,7 @@ var plan = []room{
 	{"seal", []string{"limits", "fault"}},
 	{"testspec", []string{"limits", "fault"}},
 	{"interchange", []string{"testspec", "limits", "fault"}},
-	{"executor", []string{"testspec", "netguard", "limits", "fault"}},
+	{"executor", []string{"testspec", "netguard", "vault", "limits", "fault"}},
 	{"postgres", []string{"migrations", "limits", "fault"}},
 	{"ratelimit", []string{"postgres", "limits", "fault"}},
 	{"mail", []string{"postgres", "vault", "limits", "fault"}},

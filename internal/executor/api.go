@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/testflow/testflow/internal/testspec"
+	"github.com/testflow/testflow/internal/vault"
 )
 
 // Input is one attempt at a run.
@@ -25,6 +26,12 @@ type Input struct {
 	// against the spec's own. A capture wins over all three from the next step on.
 	Variables   map[string]string
 	Environment map[string]string
+	// Project and Organization are the values of those scopes; they lose against all others, the project's against none but
+	// the organization's.
+	Project, Organization map[string]string
+	// Secrets are what `{{secrets.name}}` stands for, by name. None of them, in any form that vault.Masker knows, is in
+	// what the observer hears and in the Result.
+	Secrets map[string]vault.Secret
 	// Region is the name of the region that runs it; it goes into the result unchanged.
 	Region string
 }
@@ -163,11 +170,12 @@ type ResponseSummary struct {
 	// Size is the body's length after decompression, WireSize as received. With an error in the download both count
 	// what was read until then.
 	Size, WireSize int64
-	// SHA256 is of the whole decompressed body; zero when it was not read to its end.
+	// SHA256 is of the whole decompressed body; zero when it was not read to its end, or when it holds a secret.
 	SHA256 [32]byte
 	// Body is the first limits.MaxStoredBody bytes at most; it does not belong into an event.
 	Body          []byte
 	BodyTruncated bool
+	whole         []byte // of which Body is the beginning, until secrets are hidden in it
 	ContentType   string
 	TLS           *TLSSummary // nil without TLS
 	Redirects     []Redirect

@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"runtime/debug"
@@ -12,6 +13,7 @@ import (
 	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/netguard"
 	"github.com/testflow/testflow/internal/testspec"
+	"github.com/testflow/testflow/internal/vault"
 )
 
 // Config is what an Engine needs. Guard and Now are required.
@@ -72,11 +74,13 @@ func (e *Engine) Run(ctx context.Context, in Input, observe func(Observation)) R
 	if observe == nil {
 		observe = func(Observation) {}
 	}
+	secrets, masker := secretLayer(in.Secrets)
 	r := &runner{
-		engine:  e,
-		in:      in,
-		scope:   testspec.NewScope(in.Variables, in.Spec.Variables, in.Environment),
-		observe: observe,
+		engine: e,
+		in:     in,
+		scope:  testspec.NewScope(in.Variables, in.Spec.Variables, in.Environment, in.Project, in.Organization, secrets),
+		masker: masker,
+		tell:   observe,
 		result: Result{
 			RunID: in.RunID, Region: in.Region, Status: Passed, FailedStep: -1, StartedAt: e.cfg.Now(),
 		},
@@ -87,17 +91,20 @@ func (e *Engine) Run(ctx context.Context, in Input, observe func(Observation)) R
 	r.run(limited)
 	r.result.FinishedAt = e.cfg.Now()
 	r.result.Duration = r.result.FinishedAt.Sub(r.result.StartedAt)
-	return r.result
+	return r.maskedResult()
 }
 
 // runner is one call of Run.
 type runner struct {
-	engine  *Engine
-	in      Input
-	scope   *testspec.Scope
-	jar     jar
-	observe func(Observation)
-	result  Result
+	engine *Engine
+	in     Input
+	scope  *testspec.Scope
+	jar    jar
+	tell   func(Observation) // observe's alone
+	masker *vault.Masker     // nil while there is nothing to hide
+	// bodyHeld says that the body of the last observed step holds a secret.
+	bodyHeld bool
+	result   Result
 }
 
 func (r *runner) run(ctx context.Context) {
@@ -173,7 +180,7 @@ func (r *runner) guardedStep(ctx context.Context, i int) (s StepFinished, verdic
 	defer func() {
 		if p := recover(); p != nil {
 			r.engine.log.LogAttrs(ctx, slog.LevelError, "step panicked", slog.String("run_id", r.in.RunID.String()),
-				slog.Int("step", i), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+				slog.Int("step", i), slog.String("panic", r.masker.MaskString(fmt.Sprint(p))), slog.String("stack", string(debug.Stack())))
 			s = StepFinished{
 				Index: i, Name: stepName(r.in.Spec.Steps[i], i), Status: Inconclusive, StartedAt: started,
 				Error: &Error{Code: CodeInternal, Message: "Something went wrong here, not at the target."},
@@ -278,6 +285,9 @@ func (r *runner) capture(ctx context.Context, subject *testspec.Subject, list []
 	for _, c := range list {
 		raw, err := subject.Capture(ctx, c)
 		if err == nil {
+			if c.Secret {
+				r.hideCaptured(raw)
+			}
 			out.Captures = append(out.Captures, Captured{Name: c.Name, Value: raw, Hidden: hidesCapture(c, raw)})
 			continue
 		}

@@ -284,7 +284,7 @@ func (x *exchanging) read(ctx context.Context, resp *http.Response) *Error {
 	got, err := readBody(resp, x.method, cfg.MaxResponseBytes)
 	s := x.answer.summary
 	s.Size, s.WireSize = int64(len(got.body)), got.wire
-	s.Body = got.body
+	s.Body, s.whole = got.body, got.body
 	if len(s.Body) > cfg.MaxStoredBody {
 		// A copy, so that the whole does not stay in memory for a part of it.
 		s.Body, s.BodyTruncated = bytes.Clone(got.body[:cfg.MaxStoredBody]), true

@@ -39,7 +39,7 @@ func names(target *targettest.Server) map[string]string {
 
 func mustRead(tb testing.TB, spec string) testspec.Spec {
 	tb.Helper()
-	s, err := testspec.Read([]byte(spec), testspec.WithAnyName())
+	s, err := testspec.Read([]byte(spec), testspec.WithAnyName(), testspec.WithAnySecret())
 	if err != nil {
 		b, _ := json.Marshal(err)
 		tb.Fatalf("spec: %v %s", err, b)

@@ -44,10 +44,10 @@ func wordsOf(name string) []string {
 	return strings.Fields(b.String())
 }
 
-// hidesCapture says whether what c keeps is for the next steps alone, because c's name or where it comes from says that
+// hidesCapture says whether what c keeps is for the next steps alone, because it says so, because its name or where it comes from says that
 // it is a credential, or because raw, its value in JSON, looks like a signed token.
 func hidesCapture(c testspec.Capture, raw []byte) bool {
-	if namesCredential(c.Name) || namesCredential(c.Property) {
+	if c.Secret || namesCredential(c.Name) || namesCredential(c.Property) {
 		return true
 	}
 	text := strings.Trim(string(raw), `"`)

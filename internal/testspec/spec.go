@@ -107,6 +107,8 @@ type Capture struct {
 	Name     string `json:"name"`
 	Source   string `json:"source"`
 	Property string `json:"property,omitempty"`
+	// Secret keeps the value out of all that the run says from there on.
+	Secret bool `json:"secret,omitempty"`
 }
 
 // Follows returns whether redirects are followed.

@@ -49,10 +49,11 @@ func Validate(s Spec, opts ...Option) []fault.Field {
 }
 
 type validator struct {
-	known    map[string]bool // names that references may have here
-	anyName  bool
-	checkURL func(string) error
-	faults   []fault.Field
+	known     map[string]bool // names that references may have here
+	anyName   bool
+	anySecret bool
+	checkURL  func(string) error
+	faults    []fault.Field
 }
 
 func (v *validator) refuse(at, format string, args ...any) {
@@ -330,6 +331,12 @@ func (v *validator) template(s, at string) bool {
 	}
 	for _, p := range parts {
 		if p.ref == "" || v.known[p.ref] || v.anyName && !strings.Contains(p.ref, ".") {
+			continue
+		}
+		if name, ok := strings.CutPrefix(p.ref, SecretScope); ok {
+			if !v.anySecret {
+				v.refuse(at, "{{%s}}: there is no secret %s in the environment, its project or the organization; set it first.", p.ref, name)
+			}
 			continue
 		}
 		if scope, _, ok := strings.Cut(p.ref, "."); ok {

@@ -910,7 +910,10 @@ type AuditProof struct {
 type CaptureRule struct {
 	Name     string  `json:"name"`
 	Property *string `json:"property,omitempty"`
-	Source   Source  `json:"source"`
+
+	// Secret The value is masked, in the capture and in all that the run says from then on, however it is encoded.
+	Secret *bool  `json:"secret,omitempty"`
+	Source Source `json:"source"`
 }
 
 // Captured defines model for Captured.
