@@ -88,6 +88,7 @@ func (e *Engine) Run(ctx context.Context, in Input, observe func(Observation)) R
 	total := in.Spec.TotalTimeout()
 	limited, stop := context.WithTimeoutCause(ctx, total, &runTimeout{total})
 	defer stop()
+	defer r.dropOwn()
 	r.run(limited)
 	r.result.FinishedAt = e.cfg.Now()
 	r.result.Duration = r.result.FinishedAt.Sub(r.result.StartedAt)
@@ -100,6 +101,7 @@ type runner struct {
 	in     Input
 	scope  *testspec.Scope
 	jar    jar
+	own    map[transportKey]transport // connections that serve this run alone
 	tell   func(Observation) // observe's alone
 	masker *vault.Masker     // nil while there is nothing to hide
 	// bodyHeld says that the body of the last observed step holds a secret.

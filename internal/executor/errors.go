@@ -73,6 +73,7 @@ func classify(ctx context.Context, err error, phase Phase) *Error {
 		large    *tooLargeError
 		encoding *encodingError
 		dns      *net.DNSError
+		family   *net.AddrError
 	)
 	switch {
 	case errors.As(err, &blocked):
@@ -85,6 +86,8 @@ func classify(ctx context.Context, err error, phase Phase) *Error {
 		return &Error{Code: CodeProtocol, Message: encoding.message, Phase: phase}
 	case errors.As(err, &dns):
 		return classifyDNS(dns)
+	case errors.As(err, &family) && strings.Contains(family.Err, "no suitable address"):
+		return &Error{Code: CodeDNS, Message: "The host has no address of the chosen version of IP.", Phase: PhaseDNS}
 	}
 	if e := classifyTLS(err, phase); e != nil {
 		return e

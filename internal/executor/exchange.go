@@ -48,7 +48,6 @@ func (r *runner) exchange(ctx context.Context, p *prepared) (answer, *Error) {
 	defer stop()
 
 	x := &exchanging{runner: r, prepared: *p, started: r.engine.cfg.Now()}
-	x.transport = r.engine.transports.get(transportKey{r.in.OrgID, p.spec.Verifies(), p.spec.Version()})
 	err := x.follow(ctx)
 	x.answer.timings.Total = r.engine.cfg.Now().Sub(x.started)
 	return x.answer, err
@@ -58,7 +57,6 @@ func (r *runner) exchange(ctx context.Context, p *prepared) (answer, *Error) {
 type exchanging struct {
 	prepared
 	runner    *runner
-	transport *http.Transport
 	started   time.Time
 	redirects []Redirect
 	answer    answer
@@ -104,9 +102,13 @@ func clip(s string) string {
 // hop sends one request and reads its response; next is where it redirects to, if that is to be followed.
 func (x *exchanging) hop(ctx context.Context) (next *url.URL, failed *Error) {
 	engine := x.runner.engine
+	connections, failed := x.runner.connections(&x.prepared)
+	if failed != nil {
+		return nil, failed
+	}
 	trace := newTracer(engine.cfg.Now)
 	req := x.request(trace.attach(ctx))
-	resp, err := x.transport.RoundTrip(req)
+	resp, err := connections.RoundTrip(req)
 	if err != nil {
 		x.answer.timings.add(trace.finish(engine.cfg.Now()))
 		return nil, classify(ctx, err, trace.phase())
@@ -219,6 +221,7 @@ func (x *exchanging) redirect(next *url.URL) *Error {
 				delete(x.header, name)
 			}
 		}
+		x.wire = x.wire.elsewhere()
 	}
 	x.url = next
 	return nil

@@ -23,6 +23,7 @@ type prepared struct {
 	header  http.Header
 	body    []byte
 	hasBody bool
+	wire    wire
 }
 
 // acceptedEncodings are those that body.go decodes.
@@ -50,6 +51,9 @@ func (r *runner) prepare(spec testspec.Request) (*prepared, *Error) {
 		return nil, err
 	}
 	if err := r.prepareBody(p); err != nil {
+		return nil, err
+	}
+	if err := r.prepareWire(p); err != nil {
 		return nil, err
 	}
 	return p, nil

@@ -1,7 +1,11 @@
 package executor
 
 import (
+	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -12,11 +16,18 @@ import (
 	"github.com/testflow/testflow/internal/testspec"
 )
 
+// transport sends requests over connections that it keeps for a while.
+type transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
+}
+
 // transportKey is what two requests must have in common to share connections.
 type transportKey struct {
 	org     uuid.UUID
 	verify  bool
 	version testspec.HTTPVersion
+	wire    [sha256.Size]byte // the wire's fingerprint
 }
 
 const (
@@ -32,7 +43,7 @@ const (
 	handshakeTimeout = 10 * time.Second
 )
 
-// transports keeps one http.Transport for each key.
+// transports keeps one transport for each key.
 type transports struct {
 	cfg Config
 
@@ -42,7 +53,7 @@ type transports struct {
 }
 
 type transportEntry struct {
-	transport *http.Transport
+	transport transport
 	used      time.Time
 }
 
@@ -50,8 +61,36 @@ func newTransports(cfg Config) *transports {
 	return &transports{cfg: cfg, byKey: map[transportKey]*transportEntry{}, swept: cfg.Now()}
 }
 
+// connections returns what p goes over. Connections that a client certificate opened, and those of HTTP/3, serve the run
+// that opened them and no other, not even one with the same certificate; they are closed when it ends.
+func (r *runner) connections(p *prepared) (transport, *Error) {
+	key := transportKey{r.in.OrgID, p.spec.Verifies(), p.spec.Version(), p.wire.fingerprint()}
+	if p.wire.certificate == "" && key.version != testspec.HTTP3 {
+		return r.engine.transports.get(key, &p.wire)
+	}
+	if own := r.own[key]; own != nil {
+		return own, nil
+	}
+	own, err := r.engine.transports.make(key, &p.wire)
+	if err != nil {
+		return nil, err
+	}
+	if r.own == nil {
+		r.own = map[transportKey]transport{}
+	}
+	r.own[key] = own
+	return own, nil
+}
+
+// dropOwn closes the connections that served this run alone.
+func (r *runner) dropOwn() {
+	for _, own := range r.own {
+		own.CloseIdleConnections()
+	}
+}
+
 // get returns the transport for key. One that is swept while a request uses it serves that request to its end.
-func (t *transports) get(key transportKey) *http.Transport {
+func (t *transports) get(key transportKey, w *wire) (transport, *Error) {
 	now := t.cfg.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -60,11 +99,15 @@ func (t *transports) get(key transportKey) *http.Transport {
 	}
 	e := t.byKey[key]
 	if e == nil {
-		e = &transportEntry{transport: t.make(key)}
+		made, err := t.make(key, w)
+		if err != nil {
+			return nil, err
+		}
+		e = &transportEntry{transport: made}
 		t.byKey[key] = e
 	}
 	e.used = now
-	return e.transport
+	return e.transport, nil
 }
 
 // sweep drops what was not used for a while, and everything when that is not enough.
@@ -94,23 +137,25 @@ func (t *transports) close() {
 	}
 }
 
-func (t *transports) make(key transportKey) *http.Transport {
+func (t *transports) make(key transportKey, of *wire) (transport, *Error) {
+	w := *of // the request's own changes with its redirects
+	config, err := t.tlsConfig(key.verify, &w)
+	if err != nil {
+		return nil, err
+	}
 	tr := &http.Transport{
-		Proxy:                  nil, // an environment's proxy would dial in the guard's stead
-		DialContext:            t.cfg.Guard.DialContext,
+		Proxy: nil, // an environment's proxy would dial in the guard's stead
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return t.cfg.Guard.DialContext(ctx, w.network("tcp"), w.address(addr))
+		},
 		DisableCompression:     true, // we decode under caps
 		MaxResponseHeaderBytes: limits.MaxResponseHeaderBytes,
 		MaxIdleConns:           4 * idlePerHost,
 		MaxIdleConnsPerHost:    idlePerHost,
 		IdleConnTimeout:        idleTimeout,
 		TLSHandshakeTimeout:    handshakeTimeout,
-		TLSClientConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12,
-			RootCAs:    t.cfg.RootCAs,
-			// A test says so by verifyTls: false: it is for targets with certificates of their own.
-			InsecureSkipVerify: !key.verify, //nolint:gosec // see above
-		},
-		Protocols: new(http.Protocols),
+		TLSClientConfig:        config,
+		Protocols:              new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxReceiveBufferPerStream:     1 << 20,
 			MaxReceiveBufferPerConnection: 4 << 20,
@@ -128,5 +173,39 @@ func (t *transports) make(key transportKey) *http.Transport {
 		tr.Protocols.SetHTTP1(true)
 		tr.Protocols.SetHTTP2(true)
 	}
-	return tr
+	return tr, nil
+}
+
+// tlsConfig is what a handshake with the target goes by.
+func (t *transports) tlsConfig(verify bool, w *wire) (*tls.Config, *Error) {
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		RootCAs:    t.cfg.RootCAs,
+		ServerName: w.serverName,
+		// A test says so by verifyTls: false: it is for targets with certificates of their own.
+		InsecureSkipVerify: !verify, //nolint:gosec // see above
+	}
+	if w.minVersion == testspec.TLS13 {
+		config.MinVersion = tls.VersionTLS13
+	}
+	if w.ca != "" {
+		list, err := testspec.ParseCAs(w.ca)
+		if err != nil {
+			return nil, badRequest("The TLS settings cannot be used: " + err.Error() + ".")
+		}
+		config.RootCAs = x509.NewCertPool()
+		for _, ca := range list {
+			config.RootCAs.AddCert(ca)
+		}
+	}
+	if w.certificate != "" {
+		pair, err := testspec.ParseKeyPair(w.certificate, w.key)
+		if err != nil {
+			return nil, badRequest("The TLS settings cannot be used: " + err.Error() + ".")
+		}
+		// Whatever authorities the target names: who says which certificate to show means it, and the target's refusal
+		// is a plainer answer than a handshake without one.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	}
+	return config, nil
 }

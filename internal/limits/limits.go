@@ -170,7 +170,9 @@ const (
 	// MaxZstdWindow is what RFC 9659 lets a server use for content coding zstd.
 	MaxZstdWindow = 8 << 20
 	// MaxDrained is how much of a redirect's body is read to keep its connection.
-	MaxDrained = 16 << 10
+	MaxDrained      = 16 << 10
+	MaxResolve      = 50 // addresses that a request says itself
+	MaxCertificates = 50 // PEM blocks of a client certificate or a CA
 	// MaxTransports bounds the connection pools of one worker, one for each way to connect.
 	MaxTransports = 1024
 )

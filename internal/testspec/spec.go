@@ -51,6 +51,12 @@ type Request struct {
 	VerifyTLS *bool `json:"verifyTls,omitempty"`
 	// Cookies says whether the run's shared cookie jar is used; true unless set.
 	Cookies *bool `json:"cookies,omitempty"`
+	// How the connection is made; see wire.go. Proxy is a template such as http://user:password@proxy.example:3128; Resolve
+	// says which address to dial for a "host:port", in place of what the name resolves to.
+	TLS       *TLS              `json:"tls,omitempty"`
+	Proxy     string            `json:"proxy,omitempty"`
+	Resolve   map[string]string `json:"resolve,omitempty"`
+	IPVersion IPVersion         `json:"ipVersion,omitempty"`
 }
 
 // HTTPVersion chooses the protocol of a request.
@@ -61,10 +67,13 @@ const (
 	HTTPAuto HTTPVersion = "auto"
 	HTTP1    HTTPVersion = "1.1"
 	HTTP2    HTTPVersion = "2"
+	HTTP3    HTTPVersion = "3"
 )
 
 // HTTPVersions lists every HTTPVersion, for documents.
-func HTTPVersions() []string { return []string{string(HTTPAuto), string(HTTP1), string(HTTP2)} }
+func HTTPVersions() []string {
+	return []string{string(HTTPAuto), string(HTTP1), string(HTTP2), string(HTTP3)}
+}
 
 // Body is what a request carries: exactly one of JSON, Text and Form.
 type Body struct {

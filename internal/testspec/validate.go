@@ -144,6 +144,7 @@ func (v *validator) request(r Request, at string) {
 	if !slices.Contains(HTTPVersions(), string(r.Version())) {
 		v.refuse(at+"/httpVersion", "This is one of %s.", strings.Join(HTTPVersions(), ", "))
 	}
+	v.wire(r, at)
 }
 
 // url checks what can be known of a URL before its variables have values.

@@ -55,7 +55,7 @@ func TestValidate_refuses(t *testing.T) {
 		{req(`"maxRedirects":21`), "/steps/0/request/maxRedirects", "20"},
 		{req(`"maxRedirects":-1`), "/steps/0/request/maxRedirects", "0"},
 		{req(`"timeout":"6m"`), "/steps/0/request/timeout", "5m"},
-		{req(`"httpVersion":"3"`), "/steps/0/request/httpVersion", "auto"},
+		{req(`"httpVersion":"4"`), "/steps/0/request/httpVersion", "auto"},
 		{req(`"body":{}`), "/steps/0/request/body", "exactly one"},
 		{req(`"body":{"json":1,"text":"x"}`), "/steps/0/request/body", "exactly one"},
 		{req(`"body":{"json":1,"contentType":"text/plain"}`), "/steps/0/request/body/contentType", "Only a text body"},

@@ -33,8 +33,10 @@ type Server struct {
 	NotTLSURL, HTTP1OnlyURL string
 	// RefusedURL is a port of loopback that nobody listens on.
 	RefusedURL string
+	TLSTargets
 
 	connections atomic.Int64
+	authority   *authority
 }
 
 // Connections is how many connections were accepted so far.
@@ -59,6 +61,8 @@ func New(tb testing.TB) *Server {
 	wrong := ca.issue(tb, now.Add(-time.Hour), now.Add(time.Hour), "other.example", nil)
 	s.WrongNameURL = s.start(tb, &wrong, true).URL
 	s.RefusedURL = refusedURL(tb)
+	s.authority = ca
+	s.startTLS(tb)
 	return s
 }
 
@@ -137,6 +141,11 @@ func newAuthority(tb testing.TB) *authority {
 
 func (a *authority) issue(tb testing.TB, from, to time.Time, name string, ip net.IP) tls.Certificate {
 	tb.Helper()
+	return a.issueFor(tb, from, to, name, ip, x509.ExtKeyUsageServerAuth)
+}
+
+func (a *authority) issueFor(tb testing.TB, from, to time.Time, name string, ip net.IP, use x509.ExtKeyUsage) tls.Certificate {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		tb.Fatal(err)
@@ -144,7 +153,7 @@ func (a *authority) issue(tb testing.TB, from, to time.Time, name string, ip net
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 		NotBefore: from, NotAfter: to, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage: []x509.ExtKeyUsage{use},
 	}
 	if ip != nil {
 		template.IPAddresses = []net.IP{ip}

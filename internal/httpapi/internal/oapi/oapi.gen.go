@@ -507,19 +507,43 @@ func (e StepBodyEncoding) Valid() bool {
 
 // Defines values for StepRequestHttpVersion.
 const (
-	Auto StepRequestHttpVersion = "auto"
-	N11  StepRequestHttpVersion = "1.1"
-	N2   StepRequestHttpVersion = "2"
+	StepRequestHttpVersionAuto StepRequestHttpVersion = "auto"
+	StepRequestHttpVersionN11  StepRequestHttpVersion = "1.1"
+	StepRequestHttpVersionN2   StepRequestHttpVersion = "2"
+	StepRequestHttpVersionN3   StepRequestHttpVersion = "3"
 )
 
 // Valid indicates whether the value is a known member of the StepRequestHttpVersion enum.
 func (e StepRequestHttpVersion) Valid() bool {
 	switch e {
-	case Auto:
+	case StepRequestHttpVersionAuto:
 		return true
-	case N11:
+	case StepRequestHttpVersionN11:
 		return true
-	case N2:
+	case StepRequestHttpVersionN2:
+		return true
+	case StepRequestHttpVersionN3:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepRequestIpVersion.
+const (
+	StepRequestIpVersionAuto StepRequestIpVersion = "auto"
+	StepRequestIpVersionN4   StepRequestIpVersion = "4"
+	StepRequestIpVersionN6   StepRequestIpVersion = "6"
+)
+
+// Valid indicates whether the value is a known member of the StepRequestIpVersion enum.
+func (e StepRequestIpVersion) Valid() bool {
+	switch e {
+	case StepRequestIpVersionAuto:
+		return true
+	case StepRequestIpVersionN4:
+		return true
+	case StepRequestIpVersionN6:
 		return true
 	default:
 		return false
@@ -547,6 +571,24 @@ func (e StepResultStatus) Valid() bool {
 	case StepResultStatusPassed:
 		return true
 	case StepResultStatusSkipped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepTlsMinVersion.
+const (
+	N12 StepTlsMinVersion = "1.2"
+	N13 StepTlsMinVersion = "1.3"
+)
+
+// Valid indicates whether the value is a known member of the StepTlsMinVersion enum.
+func (e StepTlsMinVersion) Valid() bool {
+	switch e {
+	case N12:
+		return true
+	case N13:
 		return true
 	default:
 		return false
@@ -1793,24 +1835,39 @@ type StepRequest struct {
 	FollowRedirects *bool `json:"followRedirects,omitempty"`
 
 	// Headers One or several texts under each name; they may hold `{{variables}}`.
-	Headers      *MultiValues            `json:"headers,omitempty"`
+	Headers *MultiValues `json:"headers,omitempty"`
+
+	// HttpVersion 3 needs a URL that begins with https:// and goes through no proxy.
 	HttpVersion  *StepRequestHttpVersion `json:"httpVersion,omitempty"`
+	IpVersion    *StepRequestIpVersion   `json:"ipVersion,omitempty"`
 	MaxRedirects *int                    `json:"maxRedirects,omitempty"`
 	Method       string                  `json:"method"`
+
+	// Proxy Proxy that the request goes through, such as `http://user:password@proxy.example:3128`; http, https or socks5. It may hold `{{variables}}`. Network policy holds for the proxy's address, and for the target's as far as it is known here.
+	Proxy *string `json:"proxy,omitempty"`
 
 	// Query One or several texts under each name; they may hold `{{variables}}`.
 	Query *MultiValues `json:"query,omitempty"`
 
+	// Resolve Addresses to dial in place of what names resolve to: `{"pets.example:443": "192.0.2.1"}`. Host and certificate stay the URL's.
+	Resolve *map[string]string `json:"resolve,omitempty"`
+
 	// Timeout A number with a unit: `ms`, `s`, `m`, `h`.
 	Timeout *Duration `json:"timeout,omitempty"`
+
+	// Tls What the request brings into the TLS handshake. The texts are PEM and may hold `{{variables}}`; keep keys in secrets.
+	Tls *StepTls `json:"tls,omitempty"`
 
 	// Url May hold `{{variables}}`.
 	Url       string `json:"url"`
 	VerifyTls *bool  `json:"verifyTls,omitempty"`
 }
 
-// StepRequestHttpVersion defines model for StepRequest.HttpVersion.
+// StepRequestHttpVersion 3 needs a URL that begins with https:// and goes through no proxy.
 type StepRequestHttpVersion string
+
+// StepRequestIpVersion defines model for StepRequest.IpVersion.
+type StepRequestIpVersion string
 
 // StepResult defines model for StepResult.
 type StepResult struct {
@@ -1836,6 +1893,25 @@ type StepResult struct {
 
 // StepResultStatus defines model for StepResult.Status.
 type StepResultStatus string
+
+// StepTls What the request brings into the TLS handshake. The texts are PEM and may hold `{{variables}}`; keep keys in secrets.
+type StepTls struct {
+	// Ca The authorities that are trusted in place of the usual ones.
+	Ca *string `json:"ca,omitempty"`
+
+	// ClientCertificate The certificate, behind it those that signed it.
+	ClientCertificate *string `json:"clientCertificate,omitempty"`
+
+	// ClientKey Its key without a passphrase; it may stand in clientCertificate too.
+	ClientKey  *string            `json:"clientKey,omitempty"`
+	MinVersion *StepTlsMinVersion `json:"minVersion,omitempty"`
+
+	// ServerName The name that is asked for and checked in place of the URL's host.
+	ServerName *string `json:"serverName,omitempty"`
+}
+
+// StepTlsMinVersion defines model for StepTls.MinVersion.
+type StepTlsMinVersion string
 
 // Steps defines model for Steps.
 type Steps = []Step
