@@ -102,8 +102,8 @@ type runner struct {
 	scope  *testspec.Scope
 	jar    jar
 	own    map[transportKey]transport // connections that serve this run alone
-	tell   func(Observation) // observe's alone
-	masker *vault.Masker     // nil while there is nothing to hide
+	tell   func(Observation)          // observe's alone
+	masker *vault.Masker              // nil while there is nothing to hide
 	// bodyHeld says that the body of the last observed step holds a secret.
 	bodyHeld bool
 	result   Result
