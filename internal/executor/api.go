@@ -19,6 +19,8 @@ import (
 // Input is one attempt at a run.
 type Input struct {
 	RunID uuid.UUID
+	// Attempt counts from 1; with RunID it says which generated values come, unless the spec has a seed.
+	Attempt int
 	// OrgID keeps connections apart: only runs of one organization share them.
 	OrgID uuid.UUID
 	Spec  testspec.Spec

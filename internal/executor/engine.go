@@ -78,12 +78,14 @@ func (e *Engine) Run(ctx context.Context, in Input, observe func(Observation)) R
 	r := &runner{
 		engine: e,
 		in:     in,
-		scope:  testspec.NewScope(in.Variables, in.Spec.Variables, in.Environment, in.Project, in.Organization, secrets),
 		masker: masker,
 		tell:   observe,
 		result: Result{
 			RunID: in.RunID, Region: in.Region, Status: Passed, FailedStep: -1, StartedAt: e.cfg.Now(),
 		},
+	}
+	if err := r.openScope(secrets); err != nil {
+		r.end(err, -1)
 	}
 	total := in.Spec.TotalTimeout()
 	limited, stop := context.WithTimeoutCause(ctx, total, &runTimeout{total})
@@ -93,6 +95,19 @@ func (e *Engine) Run(ctx context.Context, in Input, observe func(Observation)) R
 	r.result.FinishedAt = e.cfg.Now()
 	r.result.Duration = r.result.FinishedAt.Sub(r.result.StartedAt)
 	return r.maskedResult()
+}
+
+// openScope makes the scope of the attempt, with its generated values.
+func (r *runner) openScope(secrets map[string]string) *Error {
+	in := r.in
+	generator := testspec.NewGenerator(in.Spec.GeneratorSeed(in.RunID.String(), in.Attempt), r.engine.cfg.Now)
+	own, err := generator.Variables(in.Spec.Variables)
+	r.scope = testspec.NewScope(in.Variables, own, in.Environment, in.Project, in.Organization, secrets)
+	r.scope.SetGenerator(generator)
+	if err != nil {
+		return expandError("the test's variables", err)
+	}
+	return nil
 }
 
 // runner is one call of Run.

@@ -159,7 +159,9 @@ func (r *runner) prepareHeader(p *prepared) *Error {
 	p.header["Accept-Encoding"] = []string{acceptedEncodings}
 	p.header["User-Agent"] = []string{r.engine.cfg.UserAgent}
 	size := 0
-	for name, values := range p.spec.Headers {
+	// In the order of their names, so that generated values come in one order.
+	for _, name := range slices.Sorted(maps.Keys(p.spec.Headers)) {
+		values := p.spec.Headers[name]
 		key := http.CanonicalHeaderKey(name)
 		list := make([]string, 0, len(values))
 		for _, template := range values {

@@ -83,7 +83,7 @@ func (x *execution) run(observe func(executor.Observation)) (result executor.Res
 		go fault.Hit(fault.PointRunDuringCall)
 	}
 	return w.cfg.Engine.Run(x.ctx, executor.Input{
-		RunID: x.args.RunID, OrgID: x.args.OrgID, Spec: x.plan.definition.Spec,
+		RunID: x.args.RunID, Attempt: x.attempt, OrgID: x.args.OrgID, Spec: x.plan.definition.Spec,
 		Variables: x.plan.variables, Environment: x.plan.environment, Region: x.args.Region,
 	}, observe)
 }

@@ -260,7 +260,9 @@ func (s *Scope) plainVariables() map[string]any {
 	vars := map[string]any{}
 	for _, layer := range slices.Backward(s.layers) {
 		for name, v := range layer {
-			vars[name] = v
+			if !strings.Contains(name, ".") { // nor secrets
+				vars[name] = v
+			}
 		}
 	}
 	for name, raw := range s.captured {

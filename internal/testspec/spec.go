@@ -18,9 +18,12 @@ import (
 type Spec struct {
 	// Timeout bounds the whole run; 0 means limits.MaxTimeout.
 	Timeout Duration `json:"timeout,omitzero"`
-	// Variables are the test's own values. They are taken as they are: references in them are refused.
+	// Variables are the test's own values. They are taken as they are, but for generated values, which are made once an
+	// attempt; other references in them are refused.
 	Variables map[string]string `json:"variables,omitempty"`
-	Steps     []Step            `json:"steps"`
+	// Seed makes generated values the same in every run, times aside; nil means new ones in each attempt.
+	Seed  *int   `json:"seed,omitempty"`
+	Steps []Step `json:"steps"`
 	// RerunOnWorkerLoss lets a run whose worker was lost be sent again although a step may change something.
 	RerunOnWorkerLoss bool `json:"rerunOnWorkerLoss,omitempty"`
 }

@@ -10,7 +10,8 @@ import (
 
 // A template is text with references: `{{name}}`, spaces around the name allowed. References are replaced in one pass:
 // what a value brings in is never looked at again. `{{{{` stands for a literal `{{`; a `}}` outside a reference is
-// itself. Names that begin with $ are generated values, names with a dot belong to a scope such as `secrets.token`.
+// itself. Names that begin with $ are generated values, a new one each time, or the iteration's $index; names with a dot
+// belong to a scope such as `secrets.token`.
 
 // TemplateError says what is wrong with a template; its text names at most a reference.
 type TemplateError struct{ Detail string }
@@ -79,7 +80,8 @@ func parseTemplate(s string) ([]part, error) {
 // checkReference returns "" for a well-formed name, otherwise what is wrong.
 func checkReference(name string) string {
 	if strings.HasPrefix(name, "$") {
-		return fmt.Sprintf("there is no generated value %s", shorten(name, 40))
+		_, _, why := parseGenerated(name)
+		return why
 	}
 	scope, rest, scoped := strings.Cut(name, ".")
 	if IsVariableName(scope) && (!scoped || IsVariableName(rest)) {
@@ -126,6 +128,7 @@ type Scope struct {
 	captured map[string]json.RawMessage
 
 	iteration *iteration
+	generator *Generator
 }
 
 // iteration is where a step stands within repeat or forEach.
@@ -161,8 +164,11 @@ func (s *Scope) Capture(name string, value json.RawMessage) {
 	s.captured[name] = value
 }
 
-// lookup returns a value as text, and as JSON when it was captured.
+// lookup returns a value as text, and as JSON when it was captured or is a generated number or boolean.
 func (s *Scope) lookup(name string) (text string, raw json.RawMessage, ok bool) {
+	if strings.HasPrefix(name, "$") {
+		return s.generate(name)
+	}
 	if raw, ok := s.captured[name]; ok {
 		var str string
 		if len(raw) > 0 && raw[0] == '"' && json.Unmarshal(raw, &str) == nil {
@@ -209,8 +215,8 @@ func (s *Scope) Expand(template string, limit int) (string, error) {
 }
 
 // ExpandJSON puts variables into the strings of a JSON value. Keys stay. A string that is nothing but one reference to
-// a captured value becomes that value, with its JSON type; in all other places it is put in as text. The errors are
-// Expand's.
+// a captured value, or to a generated number or boolean, becomes that value, with its JSON type; in all other places it
+// is put in as text. The errors are Expand's.
 func (s *Scope) ExpandJSON(raw json.RawMessage, limit int) (json.RawMessage, error) {
 	if !mayHoldReference(raw) {
 		if len(raw) > limit {

@@ -30,7 +30,7 @@ func TestExpand(t *testing.T) {
 	if _, err := scope().Expand("{{nope}}", 100); !errors.As(err, &undefined) || undefined.Name != "nope" {
 		t.Errorf("%v", err)
 	}
-	for _, bad := range []string{"{{", "{{a", "{{a}", "{{}}", "{{a b}}", "{{{a}}}", "{{$uuid}}", "{{a.b.c}}", "{{ä}}", "{{1}}", "{{a\n}}", "{{" + strings.Repeat("a", 65) + "}}"} {
+	for _, bad := range []string{"{{", "{{a", "{{a}", "{{}}", "{{a b}}", "{{{a}}}", "{{$uid}}", "{{a.b.c}}", "{{ä}}", "{{1}}", "{{a\n}}", "{{" + strings.Repeat("a", 65) + "}}"} {
 		var template *testspec.TemplateError
 		if got, err := scope().Expand(bad, 100); !errors.As(err, &template) {
 			t.Errorf("%q is %q, %v", bad, got, err)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"mime"
 	"net/url"
 	"slices"
@@ -75,10 +76,11 @@ func (v *validator) spec(s Spec) {
 		if len(s.Variables[name]) > limits.MaxVariableValue {
 			v.refuse(at, "A variable has at most %d bytes.", limits.MaxVariableValue)
 		}
-		if strings.Contains(s.Variables[name], "{{") {
-			v.refuse(at, "A variable's value is taken as it is; {{…}} in it is not replaced. Put both references where they are used.")
-		}
+		v.generatedOnly(s.Variables[name], at)
 		v.known[name] = true
+	}
+	if s.Seed != nil && *s.Seed < 0 {
+		v.refuse("/seed", "A seed is a whole number from 0 to %d.", math.MaxInt32)
 	}
 	switch {
 	case len(s.Steps) == 0:
@@ -331,7 +333,11 @@ func (v *validator) template(s, at string) bool {
 		return false
 	}
 	for _, p := range parts {
-		if p.ref == "" || v.known[p.ref] || v.anyName && !strings.Contains(p.ref, ".") {
+		if p.ref == "" || strings.HasPrefix(p.ref, "$") && p.ref != indexReference || v.known[p.ref] || v.anyName && !strings.ContainsAny(p.ref, ".$") {
+			continue
+		}
+		if p.ref == indexReference {
+			v.refuse(at, "{{$index}} has a value only within repeat and forEach.")
 			continue
 		}
 		if name, ok := strings.CutPrefix(p.ref, SecretScope); ok {
@@ -347,6 +353,20 @@ func (v *validator) template(s, at string) bool {
 		v.refuse(at, "{{%s}}: no variable of this name is set here, and no earlier step captures it.", p.ref)
 	}
 	return true
+}
+
+// generatedOnly checks the value of a variable: it is taken as it is, but for generated values, which are made once.
+func (v *validator) generatedOnly(s, at string) {
+	parts, err := parseTemplate(s)
+	if err != nil {
+		v.refuse(at, "%s.", sentence(err.Error()))
+		return
+	}
+	for _, p := range parts {
+		if p.ref != "" && (!strings.HasPrefix(p.ref, "$") || p.ref == indexReference) {
+			v.refuse(at, "A variable's value is taken as it is, but for generated values such as {{$uuid}}; {{%s}} in it is not replaced. Put both references where they are used.", p.ref)
+		}
+	}
 }
 
 // jsonTemplate checks every string of a JSON value as a template.

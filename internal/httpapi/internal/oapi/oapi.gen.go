@@ -1703,6 +1703,9 @@ type SealingKey struct {
 	Statement string `json:"statement"`
 }
 
+// Seed Makes generated values such as `{{$uuid}}` the same in every run, times aside; without it each attempt has its own.
+type Seed = int
+
 // SentRequest defines model for SentRequest.
 type SentRequest = run.StepRequest
 
