@@ -125,6 +125,7 @@ func TestDocument_isWhatTheLanguageOfTestsIs(t *testing.T) {
 	// The fields of each part are those of the Go type that reads it.
 	for name, part := range map[string]any{
 		"Step": testspec.Step{}, "StepRequest": testspec.Request{}, "StepBodyRule": testspec.Body{},
+		"StepAuth": testspec.Auth{}, "BodyPart": testspec.Part{}, "PartFile": testspec.PartFile{}, "GraphQlBody": testspec.GraphQL{},
 		"Assertion": testspec.Assertion{}, "CaptureRule": testspec.Capture{},
 	} {
 		var want, have []string

@@ -113,6 +113,11 @@ const (
 	MaxHeaders     = 100       // header lines of a request
 	MaxHeaderBytes = 32 << 10  // names and values of a request's headers, after variables
 	MaxFormValues  = 500       // name=value pairs
+	MaxParts       = 100       // of a multipart body
+	MaxContentType = 200       // bytes of a body's or a part's content type
+	MaxCredential  = 16 << 10  // bytes of one field of a request's auth, after variables: a key in PEM fits
+	MaxSigningKey  = 8 << 10   // bytes of a private key in PEM: RSA of 8192 bits has 6.4 KiB, and more takes a second to sign
+	MaxClaims      = 16 << 10  // bytes of the claims of a signed JWT, after variables
 	MaxRequestBody = 1 << 20   // bytes sent, after variables
 	MaxProperty    = 1 << 10   // bytes of an assertion's or capture's property, so of a JSONPath too
 	MaxExpected    = 64 << 10  // bytes of an assertion's expected value
@@ -122,6 +127,17 @@ const (
 	// DefaultTimeout is a request's, unless it or the spec says less or more; MaxTimeout bounds a whole run.
 	DefaultTimeout = 30 * time.Second
 	MaxTimeout     = 5 * time.Minute
+
+	// MaxTokenLife bounds how long a JWT that is signed here may live, and how long an access token is kept; DefaultTokenLife
+	// is a JWT's when nothing is said, and an access token's whose endpoint doesn't say.
+	MaxTokenLife     = 24 * time.Hour
+	DefaultTokenLife = 5 * time.Minute
+	// TokenSkew is how long before its end a kept access token is no longer used: clocks differ, and requests take time. Of
+	// one that lives for less than ten times as long, a tenth of its life.
+	TokenSkew = 30 * time.Second
+	// MaxTokenAnswer bounds what a token endpoint may answer, in bytes; MaxTokens how many access tokens one worker keeps.
+	MaxTokenAnswer = 64 << 10
+	MaxTokens      = 10_000
 
 	DefaultMaxRedirects = 5
 	MaxRedirects        = 20

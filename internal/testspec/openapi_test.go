@@ -35,6 +35,11 @@ func TestOpenAPI_isTheTables(t *testing.T) {
 	}
 	s := doc.Components.Schemas
 	request := s["StepRequest"].Properties
+	auth := s["StepAuth"].Properties
+	var authTypes []string
+	for _, a := range testspec.AuthTypes() {
+		authTypes = append(authTypes, string(a.Type))
+	}
 	for name, c := range map[string]struct{ got, want any }{
 		"sources":      {s["Source"].Enum, testspec.SourceNames()},
 		"operators":    {s["Operator"].Enum, testspec.OperatorNames()},
@@ -47,6 +52,11 @@ func TestOpenAPI_isTheTables(t *testing.T) {
 		"maxRedirects": {request["maxRedirects"].Maximum, limits.MaxRedirects},
 		"redirects":    {request["maxRedirects"].Default, limits.DefaultMaxRedirects},
 		"property":     {s["Assertion"].Properties["property"].MaxLength, limits.MaxProperty},
+		"auth types":   {auth["type"].Enum, authTypes},
+		"algorithms":   {auth["algorithm"].Enum, testspec.JWTAlgorithms()},
+		"credential":   {auth["password"].MaxLength, limits.MaxCredential},
+		"parts":        {s["StepBodyRule"].Properties["multipart"].MaxItems, limits.MaxParts},
+		"content type": {s["StepBodyRule"].Properties["contentType"].MaxLength, limits.MaxContentType},
 		"capture name": {s["CaptureRule"].Properties["name"].MaxLength, limits.MaxVariableName},
 	} {
 		if diff := cmp.Diff(c.want, c.got); diff != "" {

@@ -43,6 +43,7 @@ type Request struct {
 	// Query is added to the URL's own query, its names in alphabetical order, values percent-encoded.
 	Query   map[string]Values `json:"query,omitempty"`
 	Headers map[string]Values `json:"headers,omitempty"`
+	Auth    *Auth             `json:"auth,omitempty"`
 	Body    *Body             `json:"body,omitempty"`
 	// FollowRedirects is true unless set; MaxRedirects is limits.DefaultMaxRedirects unless set.
 	FollowRedirects *bool `json:"followRedirects,omitempty"`
@@ -76,18 +77,6 @@ const (
 // HTTPVersions lists every HTTPVersion, for documents.
 func HTTPVersions() []string {
 	return []string{string(HTTPAuto), string(HTTP1), string(HTTP2), string(HTTP3)}
-}
-
-// Body is what a request carries: exactly one of JSON, Text and Form.
-type Body struct {
-	// JSON is any JSON value. References stand in its strings, not in its keys; a string that is nothing but one
-	// reference to a captured value takes that value's JSON type.
-	JSON json.RawMessage `json:"json,omitempty"`
-	// Text is sent as it is, with ContentType (text/plain; charset=utf-8 unless set).
-	Text        *string `json:"text,omitempty"`
-	ContentType string  `json:"contentType,omitempty"`
-	// Form is sent as application/x-www-form-urlencoded, its names in alphabetical order.
-	Form map[string]Values `json:"form,omitempty"`
 }
 
 // Assertion is one thing that must hold of a response.

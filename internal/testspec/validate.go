@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"mime"
 	"net/url"
 	"slices"
 	"strconv"
@@ -136,7 +135,8 @@ func (v *validator) request(r Request, at string) {
 	v.url(r.URL, at+"/url")
 	v.pairs(r.Query, at+"/query", limits.MaxQueryValues, "query values")
 	v.headers(r, at)
-	v.body(r.Body, at+"/body")
+	v.auth(r, at)
+	v.body(r, at+"/body")
 	if n := r.RedirectLimit(); n < 0 || n > limits.MaxRedirects {
 		v.refuse(at+"/maxRedirects", "This is a number from 0 to %d.", limits.MaxRedirects)
 	}
@@ -286,43 +286,6 @@ func ValidHeaderValue(s string) bool {
 		}
 	}
 	return true
-}
-
-func (v *validator) body(b *Body, at string) {
-	if b == nil {
-		return
-	}
-	kinds := 0
-	for _, has := range []bool{b.JSON != nil, b.Text != nil, b.Form != nil} {
-		if has {
-			kinds++
-		}
-	}
-	if kinds != 1 {
-		v.refuse(at, "A body is exactly one of json, text and form.")
-	}
-	if b.JSON != nil {
-		if len(b.JSON) > limits.MaxRequestBody {
-			v.refuse(at+"/json", "A body has at most %d bytes.", limits.MaxRequestBody)
-		} else {
-			v.jsonTemplate(b.JSON, at+"/json")
-		}
-	}
-	if b.Text != nil {
-		if len(*b.Text) > limits.MaxRequestBody {
-			v.refuse(at+"/text", "A body has at most %d bytes.", limits.MaxRequestBody)
-		} else {
-			v.template(*b.Text, at+"/text")
-		}
-	}
-	v.pairs(b.Form, at+"/form", limits.MaxFormValues, "form values")
-	if b.ContentType != "" {
-		if b.Text == nil {
-			v.refuse(at+"/contentType", "Only a text body has a content type of its own; for the others set the header content-type.")
-		} else if _, _, err := mime.ParseMediaType(b.ContentType); err != nil || !ValidHeaderValue(b.ContentType) {
-			v.refuse(at+"/contentType", "This is not a media type such as text/plain; charset=utf-8.")
-		}
-	}
 }
 
 // template checks a template's form and its references; false when its form is wrong.

@@ -58,7 +58,7 @@ func TestValidate_refuses(t *testing.T) {
 		{req(`"httpVersion":"4"`), "/steps/0/request/httpVersion", "auto"},
 		{req(`"body":{}`), "/steps/0/request/body", "exactly one"},
 		{req(`"body":{"json":1,"text":"x"}`), "/steps/0/request/body", "exactly one"},
-		{req(`"body":{"json":1,"contentType":"text/plain"}`), "/steps/0/request/body/contentType", "Only a text body"},
+		{req(`"body":{"json":1,"contentType":"text/plain"}`), "/steps/0/request/body/contentType", "Only a text, xml or base64 body"},
 		{req(`"body":{"text":"x","contentType":"what"}`), "", ""},
 		{req(`"body":{"text":"x","contentType":"a b/c"}`), "/steps/0/request/body/contentType", "media type"},
 		{req(`"body":{"json":{"a":[1,"{{v}}"]}}`), "/steps/0/request/body/json/a/1", "{{v}}"},

@@ -459,28 +459,157 @@ func (e SignInTokenType) Valid() bool {
 
 // Defines values for Source.
 const (
-	Body         Source = "body"
-	Expression   Source = "expression"
-	Header       Source = "header"
-	Jsonpath     Source = "jsonpath"
-	ResponseTime Source = "responseTime"
-	Status       Source = "status"
+	SourceBody         Source = "body"
+	SourceExpression   Source = "expression"
+	SourceHeader       Source = "header"
+	SourceJsonpath     Source = "jsonpath"
+	SourceResponseTime Source = "responseTime"
+	SourceStatus       Source = "status"
 )
 
 // Valid indicates whether the value is a known member of the Source enum.
 func (e Source) Valid() bool {
 	switch e {
-	case Body:
+	case SourceBody:
 		return true
-	case Expression:
+	case SourceExpression:
 		return true
-	case Header:
+	case SourceHeader:
 		return true
-	case Jsonpath:
+	case SourceJsonpath:
 		return true
-	case ResponseTime:
+	case SourceResponseTime:
 		return true
-	case Status:
+	case SourceStatus:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepAuthAlgorithm.
+const (
+	ES256 StepAuthAlgorithm = "ES256"
+	ES384 StepAuthAlgorithm = "ES384"
+	ES512 StepAuthAlgorithm = "ES512"
+	EdDSA StepAuthAlgorithm = "EdDSA"
+	HS256 StepAuthAlgorithm = "HS256"
+	HS384 StepAuthAlgorithm = "HS384"
+	HS512 StepAuthAlgorithm = "HS512"
+	PS256 StepAuthAlgorithm = "PS256"
+	PS384 StepAuthAlgorithm = "PS384"
+	PS512 StepAuthAlgorithm = "PS512"
+	RS256 StepAuthAlgorithm = "RS256"
+	RS384 StepAuthAlgorithm = "RS384"
+	RS512 StepAuthAlgorithm = "RS512"
+)
+
+// Valid indicates whether the value is a known member of the StepAuthAlgorithm enum.
+func (e StepAuthAlgorithm) Valid() bool {
+	switch e {
+	case ES256:
+		return true
+	case ES384:
+		return true
+	case ES512:
+		return true
+	case EdDSA:
+		return true
+	case HS256:
+		return true
+	case HS384:
+		return true
+	case HS512:
+		return true
+	case PS256:
+		return true
+	case PS384:
+		return true
+	case PS512:
+		return true
+	case RS256:
+		return true
+	case RS384:
+		return true
+	case RS512:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepAuthCredentialsIn.
+const (
+	StepAuthCredentialsInBody   StepAuthCredentialsIn = "body"
+	StepAuthCredentialsInHeader StepAuthCredentialsIn = "header"
+)
+
+// Valid indicates whether the value is a known member of the StepAuthCredentialsIn enum.
+func (e StepAuthCredentialsIn) Valid() bool {
+	switch e {
+	case StepAuthCredentialsInBody:
+		return true
+	case StepAuthCredentialsInHeader:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepAuthIn.
+const (
+	StepAuthInCookie StepAuthIn = "cookie"
+	StepAuthInHeader StepAuthIn = "header"
+	StepAuthInQuery  StepAuthIn = "query"
+)
+
+// Valid indicates whether the value is a known member of the StepAuthIn enum.
+func (e StepAuthIn) Valid() bool {
+	switch e {
+	case StepAuthInCookie:
+		return true
+	case StepAuthInHeader:
+		return true
+	case StepAuthInQuery:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepAuthType.
+const (
+	StepAuthTypeApiKey                  StepAuthType = "apiKey"
+	StepAuthTypeAwsSigV4                StepAuthType = "awsSigV4"
+	StepAuthTypeBasic                   StepAuthType = "basic"
+	StepAuthTypeBearer                  StepAuthType = "bearer"
+	StepAuthTypeDigest                  StepAuthType = "digest"
+	StepAuthTypeJwt                     StepAuthType = "jwt"
+	StepAuthTypeNone                    StepAuthType = "none"
+	StepAuthTypeOauth2ClientCredentials StepAuthType = "oauth2ClientCredentials"
+	StepAuthTypeOauth2Password          StepAuthType = "oauth2Password"
+)
+
+// Valid indicates whether the value is a known member of the StepAuthType enum.
+func (e StepAuthType) Valid() bool {
+	switch e {
+	case StepAuthTypeApiKey:
+		return true
+	case StepAuthTypeAwsSigV4:
+		return true
+	case StepAuthTypeBasic:
+		return true
+	case StepAuthTypeBearer:
+		return true
+	case StepAuthTypeDigest:
+		return true
+	case StepAuthTypeJwt:
+		return true
+	case StepAuthTypeNone:
+		return true
+	case StepAuthTypeOauth2ClientCredentials:
+		return true
+	case StepAuthTypeOauth2Password:
 		return true
 	default:
 		return false
@@ -948,6 +1077,19 @@ type AuditProof struct {
 	Version          int   `json:"version"`
 }
 
+// BodyPart Exactly one of `value` and `file`.
+type BodyPart struct {
+	// ContentType Of a `value`; that of a file stands in it.
+	ContentType *string `json:"contentType,omitempty"`
+
+	// File Exactly one of `text` and `base64`.
+	File *PartFile `json:"file,omitempty"`
+	Name string    `json:"name"`
+
+	// Value May hold `{{variables}}`.
+	Value *string `json:"value,omitempty"`
+}
+
 // CaptureRule defines model for CaptureRule.
 type CaptureRule struct {
 	Name     string  `json:"name"`
@@ -1139,6 +1281,15 @@ type FollowedRedirect = run.Redirect
 // ForgottenPassword defines model for ForgottenPassword.
 type ForgottenPassword struct {
 	Email string `json:"email"`
+}
+
+// GraphQlBody Sent by POST as JSON; by GET, which a mutation can't use, in the query.
+type GraphQlBody struct {
+	OperationName *string `json:"operationName,omitempty"`
+	Query         string  `json:"query"`
+
+	// Variables Strings in it may hold `{{variables}}`.
+	Variables *map[string]interface{} `json:"variables,omitempty"`
 }
 
 // Hash A SHA-256 in base64.
@@ -1371,6 +1522,18 @@ type OrganizationTransferRole string
 // OrganizationUpdate defines model for OrganizationUpdate.
 type OrganizationUpdate struct {
 	Name string `json:"name"`
+}
+
+// PartFile Exactly one of `text` and `base64`.
+type PartFile struct {
+	Base64      *string `json:"base64,omitempty"`
+	ContentType *string `json:"contentType,omitempty"`
+
+	// Name The file's name.
+	Name string `json:"name"`
+
+	// Text May hold `{{variables}}`.
+	Text *string `json:"text,omitempty"`
 }
 
 // PasswordChange defines model for PasswordChange.
@@ -1791,6 +1954,85 @@ type StepAnswer struct {
 	WireSize int64 `json:"wireSize"`
 }
 
+// StepAuth How the request proves who asks. Which fields belong to which type; all others are refused:
+//
+// | type | fields (? = may be left out) |
+// |---|---|
+// | none | |
+// | basic | username, password |
+// | bearer | token |
+// | apiKey | in (header, query, cookie), name, value |
+// | digest | username, password |
+// | awsSigV4 | accessKeyId, secretAccessKey, region, service, sessionToken? |
+// | oauth2ClientCredentials | tokenUrl, clientId, clientSecret, scope?, audience?, params?, credentialsIn? |
+// | oauth2Password | tokenUrl, username, password, clientId?, clientSecret?, scope?, audience?, params?, credentialsIn? |
+// | jwt | algorithm, key, keyId?, claims?, headers?, expiresIn?, in? (header, query), name?, prefix? |
+//
+// Texts may hold `{{variables}}`. What is made of them is shown nowhere and stays behind when a redirect leads to another origin.
+// With auth the request may have no header Authorization of its own.
+type StepAuth struct {
+	AccessKeyId *string            `json:"accessKeyId,omitempty"`
+	Algorithm   *StepAuthAlgorithm `json:"algorithm,omitempty"`
+	Audience    *string            `json:"audience,omitempty"`
+
+	// Claims Strings in it may hold `{{variables}}`. iat and exp are added; iat, nbf and exp may be text such as `now`, `now+5m`, `now-30s`, and null leaves one out.
+	Claims       *map[string]interface{} `json:"claims,omitempty"`
+	ClientId     *string                 `json:"clientId,omitempty"`
+	ClientSecret *string                 `json:"clientSecret,omitempty"`
+
+	// CredentialsIn Where the client's id and secret go at the token endpoint.
+	CredentialsIn *StepAuthCredentialsIn `json:"credentialsIn,omitempty"`
+
+	// ExpiresIn A number with a unit: `ms`, `s`, `m`, `h`.
+	ExpiresIn *Duration `json:"expiresIn,omitempty"`
+
+	// Headers Added to the header of the JWT.
+	Headers *map[string]interface{} `json:"headers,omitempty"`
+
+	// In Where the key or the JWT goes; a JWT by default into a header.
+	In *StepAuthIn `json:"in,omitempty"`
+
+	// Key The secret of HS256 to HS512 as text; a private key in PEM for the others.
+	Key *string `json:"key,omitempty"`
+
+	// KeyId The header kid of the JWT.
+	KeyId *string `json:"keyId,omitempty"`
+
+	// Name Of the header, query parameter or cookie; of a JWT by default Authorization.
+	Name *string `json:"name,omitempty"`
+
+	// Params One or several texts under each name; they may hold `{{variables}}`.
+	Params   *MultiValues `json:"params,omitempty"`
+	Password *string      `json:"password,omitempty"`
+
+	// Prefix Before a JWT in a header: `Bearer` by default, nothing when empty.
+	Prefix          *string `json:"prefix,omitempty"`
+	Region          *string `json:"region,omitempty"`
+	Scope           *string `json:"scope,omitempty"`
+	SecretAccessKey *string `json:"secretAccessKey,omitempty"`
+
+	// Service As in the host name; s3 is signed in the way of S3.
+	Service      *string      `json:"service,omitempty"`
+	SessionToken *string      `json:"sessionToken,omitempty"`
+	Token        *string      `json:"token,omitempty"`
+	TokenUrl     *string      `json:"tokenUrl,omitempty"`
+	Type         StepAuthType `json:"type"`
+	Username     *string      `json:"username,omitempty"`
+	Value        *string      `json:"value,omitempty"`
+}
+
+// StepAuthAlgorithm defines model for StepAuth.Algorithm.
+type StepAuthAlgorithm string
+
+// StepAuthCredentialsIn Where the client's id and secret go at the token endpoint.
+type StepAuthCredentialsIn string
+
+// StepAuthIn Where the key or the JWT goes; a JWT by default into a header.
+type StepAuthIn string
+
+// StepAuthType defines model for StepAuth.Type.
+type StepAuthType string
+
 // StepBody defines model for StepBody.
 type StepBody struct {
 	Attempt     int     `json:"attempt"`
@@ -1815,22 +2057,52 @@ type StepBody struct {
 // StepBodyEncoding How `body` is written; text when it is UTF-8.
 type StepBodyEncoding string
 
-// StepBodyRule Exactly one of `json`, `text` and `form`.
+// StepBodyRule Exactly one of `json`, `text`, `xml`, `form`, `multipart`, `graphql` and `base64`.
 type StepBodyRule struct {
-	// ContentType For `text`.
+	// Base64 Decoded and sent as `application/octet-stream`.
+	Base64 *string `json:"base64,omitempty"`
+
+	// ContentType For `text`, `xml` and `base64`, instead of the usual one.
 	ContentType *string `json:"contentType,omitempty"`
 
 	// Form One or several texts under each name; they may hold `{{variables}}`.
 	Form *MultiValues `json:"form,omitempty"`
 
+	// Graphql Sent by POST as JSON; by GET, which a mutation can't use, in the query.
+	Graphql *GraphQlBody `json:"graphql,omitempty"`
+
 	// Json Any JSON value; strings in it may hold `{{variables}}`.
 	Json interface{} `json:"json,omitempty"`
-	Text *string     `json:"text,omitempty"`
+
+	// Multipart Sent as multipart/form-data, in this order.
+	Multipart *[]BodyPart `json:"multipart,omitempty"`
+	Text      *string     `json:"text,omitempty"`
+
+	// Xml Well-formed XML, sent as `application/xml`. What `{{variables}}` bring in is not escaped.
+	Xml *string `json:"xml,omitempty"`
 }
 
 // StepRequest defines model for StepRequest.
 type StepRequest struct {
-	// Body Exactly one of `json`, `text` and `form`.
+	// Auth How the request proves who asks. Which fields belong to which type; all others are refused:
+	//
+	// | type | fields (? = may be left out) |
+	// |---|---|
+	// | none | |
+	// | basic | username, password |
+	// | bearer | token |
+	// | apiKey | in (header, query, cookie), name, value |
+	// | digest | username, password |
+	// | awsSigV4 | accessKeyId, secretAccessKey, region, service, sessionToken? |
+	// | oauth2ClientCredentials | tokenUrl, clientId, clientSecret, scope?, audience?, params?, credentialsIn? |
+	// | oauth2Password | tokenUrl, username, password, clientId?, clientSecret?, scope?, audience?, params?, credentialsIn? |
+	// | jwt | algorithm, key, keyId?, claims?, headers?, expiresIn?, in? (header, query), name?, prefix? |
+	//
+	// Texts may hold `{{variables}}`. What is made of them is shown nowhere and stays behind when a redirect leads to another origin.
+	// With auth the request may have no header Authorization of its own.
+	Auth *StepAuth `json:"auth,omitempty"`
+
+	// Body Exactly one of `json`, `text`, `xml`, `form`, `multipart`, `graphql` and `base64`.
 	Body *StepBodyRule `json:"body,omitempty"`
 
 	// Cookies Whether the run's cookie jar is used.
