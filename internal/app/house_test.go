@@ -73,7 +73,7 @@ var owners = map[string][]string{
 	"github.com/oapi-codegen":             {"httpapi"},
 	"github.com/swaggo/files":             {"httpapi"},
 	"github.com/olahol/melody":            {"realtime"},
-	"github.com/golang-jwt/jwt":           {"auth"},
+	"github.com/golang-jwt/jwt":           {"auth", "executor"},
 	"github.com/alexedwards/argon2id":     {"auth"},
 	"code.dny.dev/ssrf":                   {"netguard"},
 	"github.com/theory/jsonpath":          {"executor", "testspec"},

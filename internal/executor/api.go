@@ -67,6 +67,7 @@ const (
 	CodeRedirects Code = "redirects"   // [errored] too many, or one that leads nowhere
 	CodeRequest   Code = "request"     // [errored] with its variables put in, the request cannot be sent
 	CodeVariable  Code = "variable"    // [errored] a variable has no value
+	CodeAuth      Code = "auth"        // [errored] the token endpoint of the request's auth gives no access token
 	CodeBlocked   Code = "blocked"     // [inconclusive] policy refuses the address
 	CodeShutdown  Code = "shutdown"    // [inconclusive] the worker is stopping
 	CodeInternal  Code = "internal"    // [inconclusive] our fault
@@ -78,7 +79,7 @@ const (
 func Codes() []Code {
 	return []Code{
 		CodeAssertion, CodeCapture, CodeDNS, CodeConnect, CodeTLS, CodeTimeout, CodeProtocol, CodeTooLarge,
-		CodeRedirects, CodeRequest, CodeVariable, CodeBlocked, CodeShutdown, CodeInternal, CodeCanceled, CodeEarlier,
+		CodeRedirects, CodeRequest, CodeVariable, CodeAuth, CodeBlocked, CodeShutdown, CodeInternal, CodeCanceled, CodeEarlier,
 	}
 }
 

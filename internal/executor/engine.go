@@ -38,6 +38,7 @@ type Engine struct {
 	cfg        Config
 	log        *slog.Logger
 	transports *transports
+	tokens     *tokens
 	heavy      chan struct{} // a place for each heavy judgement under way
 }
 
@@ -59,7 +60,7 @@ func New(cfg Config) *Engine {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Engine{
-		cfg: cfg, log: cfg.Log, transports: newTransports(cfg),
+		cfg: cfg, log: cfg.Log, transports: newTransports(cfg), tokens: newTokens(),
 		heavy: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
 	}
 }
@@ -121,6 +122,7 @@ type runner struct {
 	masker *vault.Masker              // nil while there is nothing to hide
 	// bodyHeld says that the body of the last observed step holds a secret.
 	bodyHeld bool
+	digests  map[digestKey]*digestState
 	result   Result
 }
 
@@ -225,6 +227,9 @@ func (r *runner) step(ctx context.Context, i int) (StepFinished, []testspec.Verd
 		return fail(err)
 	}
 	answer, err := r.exchange(ctx, req)
+	if answer.request != nil {
+		out.Request = answer.request
+	}
 	out.Response, out.Timings = answer.summary, answer.timings
 	if err != nil {
 		return fail(err)

@@ -25,6 +25,8 @@ type answer struct {
 	body    []byte
 	timings Timings
 	summary *ResponseSummary
+	// request is what was sent at first with its credentials; nil when it has none.
+	request *RequestSummary
 }
 
 // jar is the run's cookie jar, made when first needed.
@@ -49,7 +51,7 @@ func (r *runner) exchange(ctx context.Context, p *prepared) (answer, *Error) {
 
 	x := &exchanging{runner: r, prepared: *p, started: r.engine.cfg.Now()}
 	err := x.follow(ctx)
-	x.answer.timings.Total = r.engine.cfg.Now().Sub(x.started)
+	x.answer.timings.Total = r.engine.cfg.Now().Sub(x.started) - x.aside
 	return x.answer, err
 }
 
@@ -58,6 +60,7 @@ type exchanging struct {
 	prepared
 	runner    *runner
 	started   time.Time
+	aside     time.Duration // spent on getting an access token: not the target's
 	redirects []Redirect
 	answer    answer
 }
@@ -72,8 +75,8 @@ func (x *exchanging) follow(ctx context.Context) *Error {
 			return &Error{Code: CodeRedirects, Message: fmt.Sprintf("The target redirects more than %d times.", x.spec.RedirectLimit())}
 		}
 		x.redirects = append(x.redirects, Redirect{
-			StatusCode: x.answer.status, URL: clip(showURL(x.url)), Location: clip(showURL(next)),
-			Duration: x.runner.engine.cfg.Now().Sub(x.started) - x.redirected(),
+			StatusCode: x.answer.status, URL: x.shown(x.url), Location: x.shown(next),
+			Duration: x.runner.engine.cfg.Now().Sub(x.started) - x.aside - x.redirected(),
 		})
 		x.answer.summary.Redirects = x.redirects
 		if err := x.redirect(next); err != nil {
@@ -102,26 +105,14 @@ func clip(s string) string {
 // hop sends one request and reads its response; next is where it redirects to, if that is to be followed.
 func (x *exchanging) hop(ctx context.Context) (next *url.URL, failed *Error) {
 	engine := x.runner.engine
-	connections, failed := x.runner.connections(&x.prepared)
+	resp, trace, failed := x.send(ctx)
 	if failed != nil {
 		return nil, failed
-	}
-	trace := newTracer(engine.cfg.Now)
-	req := x.request(trace.attach(ctx))
-	resp, err := connections.RoundTrip(req)
-	if err != nil {
-		x.answer.timings.add(trace.finish(engine.cfg.Now()))
-		return nil, classify(ctx, err, trace.phase())
 	}
 	defer func() {
 		// Nothing can be done about an error here, and what matters was read.
 		_ = resp.Body.Close()
 	}()
-	if x.spec.UsesCookies() {
-		if cookies := resp.Cookies(); len(cookies) > 0 {
-			x.runner.jar.get().SetCookies(x.url, cookies)
-		}
-	}
 	x.answer.status, x.answer.header, x.answer.body = resp.StatusCode, resp.Header, nil
 	x.answer.summary = x.summary(resp, trace)
 	next, failed = x.location(resp)
@@ -134,7 +125,7 @@ func (x *exchanging) hop(ctx context.Context) (next *url.URL, failed *Error) {
 	return next, failed
 }
 
-func (x *exchanging) request(ctx context.Context) *http.Request {
+func (x *exchanging) request() *http.Request {
 	req := &http.Request{
 		Method: x.method, URL: x.url, Host: x.url.Host, Header: x.header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -156,7 +147,7 @@ func (x *exchanging) request(ctx context.Context) *http.Request {
 			}
 		}
 	}
-	return req.WithContext(ctx)
+	return req
 }
 
 // location returns where resp redirects to, nil when it doesn't or is not followed.
@@ -217,11 +208,12 @@ func (x *exchanging) redirect(next *url.URL) *Error {
 	}
 	if changed {
 		for name := range x.header {
-			if credentialHeaders[name] {
+			if credentialHeaders[name] || x.private.headers[name] {
 				delete(x.header, name)
 			}
 		}
 		x.wire = x.wire.elsewhere()
+		x.leaveCredential(next)
 	}
 	x.url = next
 	return nil
@@ -240,7 +232,7 @@ func (x *exchanging) summary(resp *http.Response, trace *tracer) *ResponseSummar
 	s := &ResponseSummary{
 		StatusCode:  resp.StatusCode,
 		HTTPVersion: httpVersion(resp),
-		URL:         clip(showURL(x.url)),
+		URL:         x.shown(x.url),
 		ContentType: printable(resp.Header.Get("Content-Type")),
 		Redirects:   x.redirects,
 	}

@@ -55,7 +55,10 @@ func hidesCapture(c testspec.Capture, raw []byte) bool {
 }
 
 // showURL writes u for people: the values of query parameters that hold credentials are hidden.
-func showURL(u *url.URL) string {
+func showURL(u *url.URL) string { return showURLWithout(u, nil) }
+
+// showURLWithout is showURL, which also hides the parameters of these names.
+func showURLWithout(u *url.URL, names map[string]bool) string {
 	if u.RawQuery == "" {
 		return u.String()
 	}
@@ -64,7 +67,7 @@ func showURL(u *url.URL) string {
 	for i, pair := range pairs {
 		name, value, ok := strings.Cut(pair, "=")
 		if plain, err := url.QueryUnescape(name); err == nil {
-			if ok && value != "" && namesCredential(plain) {
+			if ok && value != "" && (names[plain] || namesCredential(plain)) {
 				pairs[i], changed = name+"="+hidden, true
 			}
 		}

@@ -24,6 +24,8 @@ type prepared struct {
 	body    []byte
 	hasBody bool
 	wire    wire
+	auth    credential // nil when the request has none
+	private private
 }
 
 // acceptedEncodings are those that body.go decodes.
@@ -56,6 +58,9 @@ func (r *runner) prepare(spec testspec.Request) (*prepared, *Error) {
 	if err := r.prepareWire(p); err != nil {
 		return nil, err
 	}
+	if err := r.prepareAuth(p); err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -86,11 +91,16 @@ func (r *runner) prepareURL(p *prepared) *Error {
 	if u.Path == "" {
 		u.Path = "/"
 	}
-	if len(u.Scheme)+len(u.Host)+len(u.EscapedPath())+len(u.RawQuery)+4 > limits.MaxURL {
+	if tooLong(u) {
 		return badRequest("With its variables put in, the URL is too long.")
 	}
 	p.url = u
 	return r.checkURL(u)
+}
+
+// tooLong says whether u is over limits.MaxURL.
+func tooLong(u *url.URL) bool {
+	return len(u.Scheme)+len(u.Host)+len(u.EscapedPath())+len(u.RawQuery)+4 > limits.MaxURL
 }
 
 // checkURL is netguard's gate in terms of a result.
@@ -165,6 +175,9 @@ func (r *runner) prepareHeader(p *prepared) *Error {
 		key := http.CanonicalHeaderKey(name)
 		list := make([]string, 0, len(values))
 		for _, template := range values {
+			if r.fromSecret(template) {
+				p.private.header(key)
+			}
 			v, err := r.scope.Expand(template, limits.MaxHeaderBytes)
 			if err != nil {
 				return expandError("the header "+name, err)
@@ -186,42 +199,6 @@ func (r *runner) prepareHeader(p *prepared) *Error {
 	return nil
 }
 
-func (r *runner) prepareBody(p *prepared) *Error {
-	b := p.spec.Body
-	if b == nil {
-		return nil
-	}
-	var contentType string
-	switch {
-	case b.JSON != nil:
-		raw, err := r.scope.ExpandJSON(b.JSON, limits.MaxRequestBody)
-		if err != nil {
-			return expandError("the body", err)
-		}
-		p.body, contentType = raw, "application/json"
-	case b.Text != nil:
-		text, err := r.scope.Expand(*b.Text, limits.MaxRequestBody)
-		if err != nil {
-			return expandError("the body", err)
-		}
-		p.body, contentType = []byte(text), b.ContentType
-		if contentType == "" {
-			contentType = "text/plain; charset=utf-8"
-		}
-	default:
-		form, bad := r.encodePairs(b.Form, "the form value ", limits.MaxRequestBody)
-		if bad != nil {
-			return bad
-		}
-		p.body, contentType = []byte(form), "application/x-www-form-urlencoded"
-	}
-	p.hasBody = true
-	if p.header["Content-Type"] == nil || b.ContentType != "" {
-		p.header["Content-Type"] = []string{contentType}
-	}
-	return nil
-}
-
 // credentialHeaders hold what proves who asks. They are hidden in summaries and stay behind at a change of origin.
 var credentialHeaders = map[string]bool{
 	"Authorization": true, "Cookie": true, "Proxy-Authorization": true, "X-Api-Key": true, "X-Auth-Token": true,
@@ -232,9 +209,14 @@ var credentialHeaders = map[string]bool{
 const hidden = "•••"
 
 func (p *prepared) summary() *RequestSummary {
-	s := &RequestSummary{Method: p.method, URL: showURL(p.url), BodySize: int64(len(p.body))}
-	s.Headers, s.Truncated = headerList(p.header, func(name, value string) string {
-		if credentialHeaders[name] {
+	return p.summaryOf(p.url, p.header)
+}
+
+// summaryOf is summary, with the URL and the header as they are sent.
+func (p *prepared) summaryOf(u *url.URL, header http.Header) *RequestSummary {
+	s := &RequestSummary{Method: p.method, URL: showURLWithout(u, p.private.queries), BodySize: int64(len(p.body))}
+	s.Headers, s.Truncated = headerList(header, func(name, value string) string {
+		if credentialHeaders[name] || p.private.headers[name] {
 			return hidden
 		}
 		return value

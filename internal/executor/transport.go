@@ -64,7 +64,7 @@ func newTransports(cfg Config) *transports {
 // connections returns what p goes over. Connections that a client certificate opened, and those of HTTP/3, serve the run
 // that opened them and no other, not even one with the same certificate; they are closed when it ends.
 func (r *runner) connections(p *prepared) (transport, *Error) {
-	key := transportKey{r.in.OrgID, p.spec.Verifies(), p.spec.Version(), p.wire.fingerprint()}
+	key := r.connectionKey(p)
 	if p.wire.certificate == "" && key.version != testspec.HTTP3 {
 		return r.engine.transports.get(key, &p.wire)
 	}
@@ -80,6 +80,10 @@ func (r *runner) connections(p *prepared) (transport, *Error) {
 	}
 	r.own[key] = own
 	return own, nil
+}
+
+func (r *runner) connectionKey(p *prepared) transportKey {
+	return transportKey{r.in.OrgID, p.spec.Verifies(), p.spec.Version(), p.wire.fingerprint()}
 }
 
 // dropOwn closes the connections that served this run alone.
