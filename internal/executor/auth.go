@@ -146,7 +146,7 @@ func (e *authExpander) place(in, name string) {
 // send sends the request of one hop with its credential, and again while the credential asks for it.
 func (x *exchanging) send(ctx context.Context) (*http.Response, *tracer, *Error) {
 	now := x.runner.engine.cfg.Now
-	connections, err := x.runner.connections(&x.prepared)
+	connections, err := x.runner.connections(ctx, &x.prepared, x.url)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -161,7 +161,7 @@ func (x *exchanging) send(ctx context.Context) (*http.Response, *tracer, *Error)
 		resp, failed := connections.RoundTrip(req)
 		if failed != nil {
 			x.answer.timings.add(trace.finish(now()))
-			return nil, nil, classify(ctx, failed, trace.phase())
+			return nil, nil, x.runner.failed(ctx, failed, trace.phase())
 		}
 		if x.spec.UsesCookies() {
 			if cookies := resp.Cookies(); len(cookies) > 0 {

@@ -146,7 +146,7 @@ func (g *grant) way(x *exchanging) *prepared {
 // fetch asks the token endpoint, through the guard and under caps as all else.
 func (g *grant) fetch(ctx context.Context, x *exchanging) (*token, *Error) {
 	engine := x.runner.engine
-	connections, failed := x.runner.connections(g.way(x))
+	connections, failed := x.runner.connections(ctx, g.way(x), g.endpoint)
 	if failed != nil {
 		return nil, failed
 	}
@@ -165,7 +165,7 @@ func (g *grant) fetch(ctx context.Context, x *exchanging) (*token, *Error) {
 	trace := newTracer(engine.cfg.Now)
 	resp, err := connections.RoundTrip(req.WithContext(trace.attach(ctx)))
 	if err != nil {
-		return nil, atEndpoint(classify(ctx, err, trace.phase()))
+		return nil, atEndpoint(x.runner.failed(ctx, err, trace.phase()))
 	}
 	defer func() { _ = resp.Body.Close() }() // what matters was read
 	got, err := readBody(resp, http.MethodPost, limits.MaxTokenAnswer)

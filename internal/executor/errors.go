@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"syscall"
@@ -59,12 +60,47 @@ func stopped(ctx context.Context) *Error {
 	}
 }
 
+// failed is classify for a run's request; the operator's log gets the address of what policy refused.
+func (r *runner) failed(ctx context.Context, err error, phase Phase) *Error {
+	if ctx.Err() == nil {
+		r.logBlocked(err)
+	}
+	return classify(ctx, err, phase)
+}
+
+func (r *runner) logBlocked(err error) {
+	var blocked *netguard.BlockedError
+	if !errors.As(err, &blocked) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("run_id", r.in.RunID.String()), slog.String("org_id", r.in.OrgID.String()),
+		slog.String("region", r.in.Region), slog.String("reason", blocked.Reason),
+	}
+	if blocked.Addr.IsValid() {
+		attrs = append(attrs, slog.String("address", blocked.Addr.String()))
+	}
+	r.engine.log.LogAttrs(context.Background(), slog.LevelInfo, "network policy refused a run's request", attrs...)
+}
+
+// blockedMessage says what a refusal by policy says to people: no address.
+func blockedMessage(err error) string {
+	var blocked *netguard.BlockedError
+	if !errors.As(err, &blocked) {
+		return "Blocked by network policy."
+	}
+	return "Blocked by network policy: " + blocked.Reason + "."
+}
+
 // classify turns what went wrong while sending or reading into one of our codes. The error's own text is not passed
 // on: it holds bytes of the target's, and URLs.
 func classify(ctx context.Context, err error, phase Phase) *Error {
 	if ctx.Err() != nil {
 		e := stopped(ctx)
 		e.Phase = phase
+		return e
+	}
+	if e := classifyProxy(ctx, err, phase); e != nil {
 		return e
 	}
 	var (
@@ -77,7 +113,7 @@ func classify(ctx context.Context, err error, phase Phase) *Error {
 	)
 	switch {
 	case errors.As(err, &blocked):
-		return &Error{Code: CodeBlocked, Message: "Blocked by network policy: " + blocked.Reason + ".", Phase: PhaseConnect}
+		return &Error{Code: CodeBlocked, Message: blockedMessage(err), Phase: PhaseConnect}
 	case errors.As(err, &badURL):
 		return &Error{Code: CodeRequest, Message: "The URL cannot be used: " + badURL.Reason + ".", Phase: PhasePrepare}
 	case errors.As(err, &large):

@@ -109,9 +109,9 @@ func (r *runner) checkURL(u *url.URL) *Error {
 	if err == nil {
 		return nil
 	}
-	var blocked *netguard.BlockedError
-	if errors.As(err, &blocked) {
-		return &Error{Code: CodeBlocked, Phase: PhasePrepare, Message: "Blocked by network policy: " + blocked.Reason + "."}
+	if errors.Is(err, netguard.ErrBlocked) {
+		r.logBlocked(err)
+		return &Error{Code: CodeBlocked, Phase: PhasePrepare, Message: blockedMessage(err)}
 	}
 	return badRequest("The URL cannot be used: " + err.Error() + ".")
 }

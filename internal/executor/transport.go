@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -61,9 +62,12 @@ func newTransports(cfg Config) *transports {
 	return &transports{cfg: cfg, byKey: map[transportKey]*transportEntry{}, swept: cfg.Now()}
 }
 
-// connections returns what p goes over. Connections that a client certificate opened, and those of HTTP/3, serve the run
+// connections returns what p goes over to target. Connections that a client certificate opened, and those of HTTP/3, serve the run
 // that opened them and no other, not even one with the same certificate; they are closed when it ends.
-func (r *runner) connections(p *prepared) (transport, *Error) {
+func (r *runner) connections(ctx context.Context, p *prepared, target *url.URL) (transport, *Error) {
+	if err := r.checkBehindProxy(ctx, &p.wire, target); err != nil {
+		return nil, err
+	}
 	key := r.connectionKey(p)
 	if p.wire.certificate == "" && key.version != testspec.HTTP3 {
 		return r.engine.transports.get(key, &p.wire)
@@ -166,6 +170,11 @@ func (t *transports) make(key transportKey, of *wire) (transport, *Error) {
 			SendPingTimeout:               10 * time.Second,
 			PingTimeout:                   5 * time.Second,
 		},
+	}
+	if w.proxy != nil {
+		if err := t.goThrough(tr, &w); err != nil {
+			return nil, err
+		}
 	}
 	switch key.version {
 	case testspec.HTTP1:

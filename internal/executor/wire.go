@@ -168,6 +168,7 @@ func (r *runner) prepareTLS(t *testspec.TLS, w *wire) *Error {
 		}
 		*one.to = strings.TrimSpace(text)
 	}
+	r.hide(w.key)
 	if w.serverName != "" && !testspec.IsServerName(w.serverName) {
 		return badRequest("With its variables put in, the server name is not the name of a host.")
 	}
@@ -218,15 +219,10 @@ func (r *runner) prepareProxy(template string, w *wire) *Error {
 		err.Message = "The proxy's address is refused. " + err.Message
 		return err
 	}
+	if password, ok := proxy.User.Password(); ok {
+		r.hide(password)
+		r.hide(basicCredentials(proxy.User.Username(), password))
+	}
 	w.proxy = proxy
 	return nil
-}
-
-// proxyAddress is a proxy's "host:port".
-func proxyAddress(proxy *url.URL) string {
-	port := proxy.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443", "socks5": "1080"}[proxy.Scheme]
-	}
-	return net.JoinHostPort(proxy.Hostname(), port)
 }

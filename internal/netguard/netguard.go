@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -122,6 +123,37 @@ func (g *Guard) DialContext(ctx context.Context, network, address string) (net.C
 		return nil, err
 	}
 	return g.dialer.DialContext(ctx, network, address)
+}
+
+// CheckBehindProxy says what can be known here of a target that a proxy will dial: nil, or a *BlockedError. It looks host
+// up and asks of each address whether we would dial it. A name that is not found here may still be one that the proxy
+// knows; what the proxy makes of a name, nobody but the proxy can say.
+func (g *Guard) CheckBehindProxy(ctx context.Context, host string, port uint16) error {
+	if err := checkHost(host); err != nil {
+		return err
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return g.CheckAddr(netip.AddrPortFrom(addr, port))
+	}
+	name := strings.TrimSuffix(strings.ToLower(host), ".")
+	switch {
+	case name == "localhost" || strings.HasSuffix(name, ".localhost"): // RFC 6761, whoever looks it up
+		return g.CheckAddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port))
+	case metadataNames[name]:
+		return &BlockedError{Reason: "cloud metadata services are not allowed"}
+	}
+	ctx, stop := context.WithTimeout(ctx, g.policy.ConnectTimeout)
+	defer stop()
+	addrs, err := g.policy.Resolver.LookupNetIP(ctx, "ip", name)
+	if err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	for _, addr := range addrs {
+		if err := g.CheckAddr(netip.AddrPortFrom(addr, port)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // control is the fence: it sees the address that the socket is about to connect to.

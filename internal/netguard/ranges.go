@@ -21,6 +21,12 @@ var metadata = addrSet(
 	"fd20:ce::254",       // GCP
 )
 
+// metadataNames are names that clouds answer for themselves: they mean a metadata service to a proxy, whatever we find.
+var metadataNames = map[string]bool{
+	"metadata.google.internal": true, "metadata.goog": true, "metadata": true, "instance-data": true,
+	"instance-data.ec2.internal": true, "metadata.tencentyun.com": true, "metadata.platformequinix.com": true,
+}
+
 func addrSet(list ...string) map[netip.Addr]bool {
 	set := make(map[netip.Addr]bool, len(list))
 	for _, s := range list {

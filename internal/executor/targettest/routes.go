@@ -42,6 +42,7 @@ func (s *Server) routes() http.Handler {
 		w.WriteHeader(code)
 	})
 	mux.HandleFunc("/echo", echo)
+	mux.HandleFunc("/host", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Host) })
 	mux.HandleFunc("/text", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain")
 		_, _ = io.WriteString(w, r.URL.Query().Get("s"))

@@ -80,8 +80,7 @@ func keyPEM(tb testing.TB, key any) string {
 func (s *Server) startTLS(tb testing.TB) {
 	tb.Helper()
 	s.peers = map[int64]map[string]bool{}
-	now := time.Now()
-	good := s.authority.issue(tb, now.Add(-time.Hour), now.Add(time.Hour), "localhost", net.IPv4(127, 0, 0, 1))
+	good := s.goodCertificate(tb)
 	s.MutualURL = s.startMutual(tb, good).URL
 	s.OtherMutualURL = s.startMutual(tb, good).URL
 	s.TLS12URL = s.startWith(tb, &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}).URL                             //nolint:gosec // MinVersion is not the point
@@ -101,6 +100,13 @@ func (s *Server) startTLS(tb testing.TB) {
 	s.CutURL = s.startRaw(tb, func(c net.Conn) {
 		_, _ = io.ReadFull(c, make([]byte, 16))
 	})
+}
+
+// goodCertificate is one for localhost and 127.0.0.1.
+func (s *Server) goodCertificate(tb testing.TB) tls.Certificate {
+	tb.Helper()
+	now := time.Now()
+	return s.authority.issue(tb, now.Add(-time.Hour), now.Add(time.Hour), "localhost", net.IPv4(127, 0, 0, 1))
 }
 
 func (s *Server) startWith(tb testing.TB, config *tls.Config) *httptest.Server {
