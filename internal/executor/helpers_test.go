@@ -55,6 +55,14 @@ type outcome struct {
 	verdicts []executor.AssertionEvaluated
 }
 
+// message is what the error says, "" without one.
+func (o outcome) message() string {
+	if o.Error == nil {
+		return ""
+	}
+	return o.Error.Message
+}
+
 func run(tb testing.TB, e *executor.Engine, target *targettest.Server, spec string) outcome {
 	tb.Helper()
 	return runContext(context.Background(), tb, e, target, spec)

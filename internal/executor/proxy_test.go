@@ -76,8 +76,8 @@ func TestProxy_requestsGoThrough(t *testing.T) {
 			if c.code == "" && string(o.steps[0].Response.Body) != targettest.Pet {
 				t.Errorf("body %q", o.steps[0].Response.Body)
 			}
-			if c.code != "" && !strings.Contains(o.Error.Message, c.says) {
-				t.Errorf("%q, want %q", o.Error.Message, c.says)
+			if c.code != "" && !strings.Contains(o.message(), c.says) {
+				t.Errorf("%q, want %q", o.message(), c.says)
 			}
 			told, err := json.Marshal([]any{o.Result, o.steps})
 			if err != nil {
@@ -151,8 +151,8 @@ func TestAttack_proxies(t *testing.T) {
 		if o.Status != executor.Inconclusive || o.Code != executor.CodeBlocked {
 			t.Errorf("by %s: %s %+v", via, o.Status, o.Error)
 		}
-		if strings.Contains(o.Error.Message, "127.0.0.1") {
-			t.Errorf("the message names the address: %s", o.Error.Message)
+		if strings.Contains(o.message(), "127.0.0.1") {
+			t.Errorf("the message names the address: %s", o.message())
 		}
 	}
 	if n := target.Connections() - connections; n != 0 {

@@ -97,7 +97,7 @@ func TestTLS_settings(t *testing.T) {
 			if o.Code != c.code {
 				t.Errorf("code %q (%v), want %q", o.Code, o.Error, c.code)
 			}
-			if c.code == executor.CodeTLS && o.Error.Phase != executor.PhaseTLS {
+			if c.code == executor.CodeTLS && o.Error != nil && o.Error.Phase != executor.PhaseTLS {
 				t.Errorf("phase %q", o.Error.Phase)
 			}
 		})
@@ -128,7 +128,7 @@ func TestTLS_wrongMaterial(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			spec := get("{{mutual}}/peer", `,"tls":{"clientCertificate":"{{cert}}","clientKey":"{{key}}"}`)
 			o := runWith(t, e, target, uuid.New(), spec, map[string]string{"cert": c.cert, "key": c.key})
-			if o.Code != executor.CodeRequest || !strings.Contains(o.Error.Message, c.says) {
+			if o.Code != executor.CodeRequest || !strings.Contains(o.message(), c.says) {
 				t.Errorf("%+v, want %q", o.Error, c.says)
 			}
 			told, err := json.Marshal([]any{o.Result, o.steps})
