@@ -11,6 +11,7 @@ package seal
 //	proof    Proof, in a filtered export: after the events, one for each
 //	cursor   where another request can go on
 //	end      how many events there were
+//	signed   Signed, when the header says `signed`: after each page at the least and behind the end, over all lines since the last one
 const Format = "testflow.audit.v1"
 
 // The lines of an export.
@@ -24,7 +25,16 @@ const (
 	LineHead   = "head"
 	LineLeaves = "leaves"
 	LineProof  = "proof"
+	LineSigned = "signed"
 )
+
+// Signed is the signature of the lines between the one before it, or the header, and itself.
+type Signed struct {
+	Line     string `json:"line"`     // LineSigned
+	Position int64  `json:"position"` // of the last event before it: where another request can go on
+	Note     string `json:"note"`
+	Marks    []byte `json:"marks"` // the first 8 bytes of the SHA-256 of each line
+}
 
 // Seals says how far the history was sealed when the export began. Events behind Position are not sealed yet.
 type Seals struct {

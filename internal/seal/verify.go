@@ -74,7 +74,9 @@ type Report struct {
 	Pinned                 bool  // a pinned key is in the chain
 	KeptChecked            int   // kept heads that the history agrees with
 	KeptBefore             int   // kept heads that this file begins after, or that a selection can't be checked against
-	Opened                 int64 // events with readable personal data, which the hashes (of its sealed form) don't cover
+	SignedLines            int64 // lines that are as the server wrote them, by its signature
+	Opened                 int64 // events with readable personal data that neither a hash (of its sealed form) nor a signature covers
+	OpenedSigned           int64 // those that a signature covers
 	Findings               []Finding
 	MoreFindings           bool // than are named
 }
@@ -113,7 +115,7 @@ func Verify(ctx context.Context, r io.Reader, o Options) (Report, error) {
 		}
 		v.line++
 		if line = bytes.TrimSpace(line); len(line) > 0 {
-			if err := v.take(line); err != nil {
+			if err := v.read(line); err != nil {
 				return v.report, err
 			}
 		}
@@ -132,11 +134,13 @@ type verifier struct {
 	report Report
 	line   int64
 
-	part    part
-	chain   *Chain
-	kept    []keptHead // by size, those to come
-	streams map[uuid.UUID]int
-	forgot  bool // streams was emptied once
+	part     part
+	sections sections
+	covered  bool // the line that is handled stands under a good signature
+	chain    *Chain
+	kept     []keptHead // by size, those to come
+	streams  map[uuid.UUID]int
+	forgot   bool // streams was emptied once
 
 	lastPosition int64 // of an event, or the end of a part
 	lastEvent    int64 // position
@@ -170,6 +174,8 @@ type pageEvent struct {
 	line, position int64
 	leaf           Hash
 	at             time.Time
+
+	opened, openedSigned int64 // what it added to the report's
 }
 
 type pendingHead struct {
@@ -200,15 +206,6 @@ func (v *verifier) notExport(format string, args ...any) error {
 // take handles one line.
 func (v *verifier) take(raw []byte) error {
 	o, err := parseObject(raw)
-	if i := bytes.LastIndex(raw, []byte(headerBegins)); err != nil && v.part.open && v.broken == nil && i > 0 {
-		// A part that was cut in a line, and the next one right behind it.
-		if _, err := parseObject(raw[:i]); err == nil {
-			if err := v.take(raw[:i]); err != nil {
-				return err
-			}
-		}
-		return v.take(raw[i:])
-	}
 	if v.broken != nil && (err != nil || o.text("line") != LineHeader) {
 		return v.broken
 	}
@@ -249,6 +246,9 @@ func (v *verifier) take(raw []byte) error {
 		return nil
 	case LineEnd:
 		return v.end(o)
+	case LineSigned:
+		v.found(v.line, 0, "there is a signature of lines that isn't written as one, or whose header doesn't say that there are any: one of them was changed")
+		return nil
 	}
 	return v.notExport("a line of a kind %q, which this version doesn't know", kind)
 }
@@ -289,6 +289,24 @@ func (v *verifier) header(o object) error {
 	}
 	v.report.Parts++
 	v.part = part{open: true, after: after, upTo: upTo, filtered: filtered}
+	return v.sectioned(o)
+}
+
+// sectioned takes from a header whether its part is signed.
+func (v *verifier) sectioned(header object) error {
+	v.sections.on = false
+	switch said := string(header["signed"]); said {
+	case "", "false":
+		return nil
+	case "true":
+	default:
+		return v.notExport("its header says neither that it is signed nor that it isn't")
+	}
+	id, err := uuid.Parse(header.text("exportId"))
+	if err != nil {
+		return v.notExport("its header doesn't say which export it is")
+	}
+	v.sections = sections{on: true, export: id, raw: v.sections.raw[:0], held: v.sections.held[:0]}
 	return nil
 }
 
@@ -500,6 +518,10 @@ func (v *verifier) finish() error {
 		return fmt.Errorf("%w: it is empty", ErrNotExport)
 	case v.broken != nil:
 		return v.broken
+	case !v.part.open && len(v.sections.held) > 0:
+		if err := v.release(len(v.sections.held), false); err != nil {
+			return err
+		}
 	case v.part.open:
 		return fmt.Errorf("%w: its last line is missing; get the rest with ?after=%d, and verify both files together", ErrCutOff, v.resume())
 	}

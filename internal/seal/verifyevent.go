@@ -41,6 +41,7 @@ func (v *verifier) event(o object) error {
 		v.found(v.line, position, "the event's version or time can't be read")
 		return nil //nolint:nilerr // it is told
 	}
+	opened, openedSigned := v.report.Opened, v.report.OpenedSigned
 	content, ok := v.content(o, position, version)
 	if !ok {
 		return nil
@@ -55,6 +56,7 @@ func (v *verifier) event(o object) error {
 	}
 	v.version(content.StreamID, version, position)
 	e := pageEvent{line: v.line, position: position, leaf: Leaf(position, int(version), at, hash), at: at}
+	e.opened, e.openedSigned = v.report.Opened-opened, v.report.OpenedSigned-openedSigned
 	if position > v.part.seals.Position { // not sealed: nothing to wait for
 		v.unproven(e)
 		return nil
@@ -127,7 +129,10 @@ func (v *verifier) readable(o, meta object, position int64) {
 			v.found(v.line, position, "the event shows another %s than it was stored with", field)
 		}
 	}
-	if opened {
+	switch {
+	case opened && v.covered:
+		v.report.OpenedSigned++
+	case opened:
 		v.report.Opened++
 	}
 }

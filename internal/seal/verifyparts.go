@@ -25,6 +25,10 @@ func (v *verifier) resume() int64 {
 func (v *verifier) cut() {
 	if v.part.filtered {
 		v.report.Events -= int64(len(v.page))
+		for _, e := range v.page {
+			v.report.Opened -= e.opened
+			v.report.OpenedSigned -= e.openedSigned
+		}
 		v.lastPosition = v.resume()
 	} else {
 		for _, e := range v.page {

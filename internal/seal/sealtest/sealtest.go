@@ -23,12 +23,17 @@ type Made struct {
 }
 
 // Export makes an honest export of n events, sealed by every span of them; the rest isn't sealed. A page has page events.
-func Export(n, span, page int) (Made, error) { return export(n, span, page, "192.0.2.7") }
+func Export(n, span, page int) (Made, error) { return export(n, span, page, "192.0.2.7", false) }
 
 // ExportOpened is Export with addresses that were stored sealed and are shown opened.
-func ExportOpened(n, span, page int) (Made, error) { return export(n, span, page, "sealed:AAAA") }
+func ExportOpened(n, span, page int) (Made, error) {
+	return export(n, span, page, "sealed:AAAA", false)
+}
 
-func export(n, span, page int, address string) (Made, error) {
+// ExportSigned is ExportOpened with its lines signed, after each page.
+func ExportSigned(n, span, page int) (Made, error) { return export(n, span, page, "sealed:AAAA", true) }
+
+func export(n, span, page int, address string, signed bool) (Made, error) {
 	signer, err := seal.NewSigner()
 	if err != nil {
 		return Made{}, err
@@ -90,20 +95,57 @@ func export(n, span, page int, address string) (Made, error) {
 	if len(m.Heads) > 0 {
 		opening.Head = m.Heads[len(m.Heads)-1]
 	}
-	lines = append([]any{
-		map[string]any{"line": seal.LineHeader, "format": seal.Format, "organizationId": m.OrgID, "after": 0, "upTo": 2 * n, "exportedAt": at}, opening,
-	}, lines...)
+	id := uuid.New()
+	lines = append([]any{header{seal.LineHeader, seal.Format, m.OrgID, 0, int64(2 * n), at, id, signed}, opening}, lines...)
 	lines = append(lines, map[string]any{"line": seal.LineEnd, "events": n, "position": 2*n - 1, "upTo": 2 * n})
+	var signing *seal.Signing
+	if signed {
+		signing = seal.NewSigning(signer, m.OrgID, id, 0)
+	}
+	m.NDJSON, err = written(lines, signing)
+	return m, err
+}
+
+// header is the first line, as exports write it.
+type header struct {
+	Line           string    `json:"line"`
+	Format         string    `json:"format"`
+	OrganizationID uuid.UUID `json:"organizationId"`
+	After          int64     `json:"after"`
+	UpTo           int64     `json:"upTo"`
+	ExportedAt     time.Time `json:"exportedAt"`
+	ExportID       uuid.UUID `json:"exportId"`
+	Signed         bool      `json:"signed,omitempty"`
+}
+
+// written encodes the lines, and a signature behind each cursor and the end when they are signed.
+func written(lines []any, signing *seal.Signing) ([]byte, error) {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	for _, l := range lines {
+		from := out.Len()
 		if err := enc.Encode(l); err != nil {
-			return Made{}, err
+			return nil, err
+		}
+		if signing == nil {
+			continue
+		}
+		signing.Add(bytes.TrimSpace(out.Bytes()[from:]))
+		line, _ := l.(map[string]any)
+		if line["line"] != seal.LineCursor && line["line"] != seal.LineEnd {
+			continue
+		}
+		position, _ := line["position"].(int)
+		signed, err := signing.Sign(int64(position))
+		if err != nil {
+			return nil, err
+		}
+		if err := enc.Encode(signed); err != nil {
+			return nil, err
 		}
 	}
-	m.NDJSON = out.Bytes()
-	return m, nil
+	return out.Bytes(), nil
 }
 
 // event is a line and its leaf.
