@@ -117,6 +117,7 @@ func (p *platform) buildSealer() error {
 		cfg.Published = func(_ context.Context, h seal.Head, note string) error { return keepHead(name, h, note) }
 	}
 	p.sealer = audit.NewSealer(cfg)
+	p.audit.Signer, p.audit.Settle = keys.Signer, p.sealer.Settle
 	p.runSealer = &audit.RunSealer{DB: p.db.main, Store: p.store, Now: time.Now, Log: p.room("sealer")}
 	return nil
 }

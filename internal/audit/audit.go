@@ -20,6 +20,7 @@ import (
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
+	"github.com/testflow/testflow/internal/seal"
 )
 
 const (
@@ -38,6 +39,11 @@ type Service struct {
 	Open func(ctx context.Context, tx pgx.Tx, person uuid.UUID, sealed string) (plain string, ok bool, err error)
 	// Evidence begins what proves an NDJSON export; nil = exports carry no proof.
 	Evidence func(ctx context.Context, tx postgres.OrgTx, orgID uuid.UUID, f Filter, after, upTo int64) (e Evidence, opening []any, err error)
+	// Signer returns the key that signs the lines of an NDJSON export, with its chain; nil = they aren't signed.
+	Signer func(ctx context.Context) (*seal.Signer, *seal.Chain, error)
+	// Settle seals what is settled when it is called, and returns the position up to which everything is sealed then; an
+	// NDJSON export calls it before it begins, and ends there. nil = an export takes what isn't sealed yet too.
+	Settle func(ctx context.Context) (upTo int64, err error)
 	// Check returns the principal as it is now, or why it may nothing any more: an export outlives a request. nil = nobody
 	// asks again.
 	Check func(ctx context.Context, p auth.Principal) (auth.Principal, error)

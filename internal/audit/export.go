@@ -16,6 +16,7 @@ import (
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
+	"github.com/testflow/testflow/internal/seal"
 )
 
 const (
@@ -67,7 +68,7 @@ func (s *Service) Export(ctx context.Context, orgID uuid.UUID, r Request, w io.W
 	if err := s.record(ctx, orgID, who, started); err != nil {
 		return Exported{}, fmt.Errorf("record the export: %w", err)
 	}
-	done, err := s.export(ctx, orgID, r, out, w)
+	done, err := s.export(ctx, orgID, started.ExportID, r, out, w)
 	// The client may have gone: what left is told all the same.
 	endCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
@@ -78,7 +79,7 @@ func (s *Service) Export(ctx context.Context, orgID uuid.UUID, r Request, w io.W
 	return done, err
 }
 
-func (s *Service) export(ctx context.Context, orgID uuid.UUID, r Request, out encoder, w io.Writer) (Exported, error) {
+func (s *Service) export(ctx context.Context, orgID, exportID uuid.UUID, r Request, out encoder, w io.Writer) (Exported, error) {
 	done := Exported{Position: r.Filter.After}
 	checked := s.Now()
 	err := s.pages(ctx, orgID, r, func(p page) error {
@@ -92,7 +93,11 @@ func (s *Service) export(ctx context.Context, orgID uuid.UUID, r Request, out en
 			done.UpTo = p.upTo
 			head := header{
 				Line: lineHeader, Format: ExportFormat, OrganizationID: orgID, After: r.Filter.After, UpTo: p.upTo,
-				Filter: r.Filter.selection(), ExportedAt: s.Now().UTC().Truncate(time.Microsecond),
+				Filter: r.Filter.selection(), ExportedAt: s.Now().UTC().Truncate(time.Microsecond), ExportID: exportID,
+			}
+			if lines, ok := out.(*ndjson); ok && len(p.opening) > 0 {
+				lines.signing = s.signing(ctx, orgID, exportID, r.Filter.After, p.opening)
+				head.Signed = lines.signing != nil
 			}
 			if err := out.open(head); err != nil {
 				return err
@@ -117,12 +122,50 @@ func (s *Service) export(ctx context.Context, orgID uuid.UUID, r Request, out en
 		} else if err := out.cursor(done.Position); err != nil {
 			return err
 		}
+		if err := out.sign(done.Position); err != nil {
+			return err
+		}
 		return flush(w)
 	})
 	if err != nil {
 		return done, fmt.Errorf("export the audit log: %w", err)
 	}
 	return done, nil
+}
+
+// signing begins the signatures of an export's lines, and puts the key that makes them into its opening. It is nil when
+// there is no key to sign with: such an export says what nothing covers, and is better than none.
+func (s *Service) signing(ctx context.Context, orgID, exportID uuid.UUID, after int64, opening []any) *seal.Signing {
+	first, ok := opening[0].(seal.Seals)
+	if s.Signer == nil || !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, limits.ExportSealWait)
+	defer cancel()
+	signer, chain, err := s.Signer(ctx)
+	if err != nil {
+		s.Log.ErrorContext(ctx, "an export's lines can't be signed", slog.String("export_id", exportID.String()), slog.Any("err", err))
+		return nil
+	}
+	first.Keys = chain.Notes() // those that the page's transaction read, or with more behind them
+	opening[0] = first
+	return seal.NewSigning(signer, orgID, exportID, after)
+}
+
+// settle seals what an export will show, itself included, and returns the exclusive end of what is sealed then; before
+// when that is less, or when it can't be had soon.
+func (s *Service) settle(ctx context.Context, before int64) int64 {
+	waitCtx, cancel := context.WithTimeout(ctx, limits.ExportSealWait)
+	defer cancel()
+	sealed, err := s.Settle(waitCtx)
+	if err != nil {
+		s.Log.WarnContext(ctx, "an export goes on with what was sealed before it", slog.Any("err", err))
+		return before
+	}
+	if before == 0 || sealed+1 < before {
+		return sealed + 1
+	}
+	return before
 }
 
 // stillMay returns a fault when the reader has been signed out, removed or demoted since the export began.
@@ -160,6 +203,9 @@ type page struct {
 func (s *Service) pages(ctx context.Context, orgID uuid.UUID, r Request, fn func(page) error) error {
 	q := r.Filter.query()
 	q.Limit = limits.ExportPage
+	if s.Settle != nil && s.Evidence != nil && r.Format == NDJSON {
+		q.Before = s.settle(ctx, q.Before)
+	}
 	var evidence Evidence
 	for first := true; ; first = false {
 		p := page{first: first}

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/seal"
 )
 
 // Format is a form in which the audit log can be taken away.
@@ -45,6 +47,8 @@ type header struct {
 	UpTo           int64      `json:"upTo"`             // position up to which the log was settled
 	Filter         *Selection `json:"filter,omitempty"` // absent: nothing is left out
 	ExportedAt     time.Time  `json:"exportedAt"`
+	ExportID       uuid.UUID  `json:"exportId,omitzero"` // as its audit.export_started has it
+	Signed         bool       `json:"signed,omitempty"`  // its lines are
 }
 
 // eventLine is one event: as people read it, and what is needed to compute its content hash.
@@ -75,6 +79,8 @@ type endLine struct {
 // encoder writes one export.
 type encoder interface {
 	open(h header) error
+	// sign ends a section of lines, when they are signed; position is that of the last event so far.
+	sign(position int64) error
 	event(orgID uuid.UUID, e Entry, raw eventstore.Event) error
 	lines(evidence []any) error
 	cursor(position int64) error
@@ -84,7 +90,7 @@ type encoder interface {
 func newEncoder(f Format, w io.Writer) (encoder, error) {
 	switch f {
 	case NDJSON:
-		return ndjson{jsonLines(w)}, nil
+		return newNDJSON(w), nil
 	case CSV:
 		c := csv.NewWriter(w)
 		c.UseCRLF = true
@@ -101,31 +107,80 @@ func jsonLines(w io.Writer) *json.Encoder {
 	return enc
 }
 
-type ndjson struct{ enc *json.Encoder }
+// signEvery is after how many bytes a section of lines is signed, though its page hasn't ended.
+const signEvery = 4 << 20
 
-func (n ndjson) open(h header) error { return n.enc.Encode(h) }
+// ndjson writes an object a line.
+type ndjson struct {
+	w       io.Writer
+	line    bytes.Buffer
+	enc     *json.Encoder // into line
+	signing *seal.Signing // nil: its lines aren't signed
+}
 
-func (n ndjson) event(_ uuid.UUID, e Entry, raw eventstore.Event) error {
+func newNDJSON(w io.Writer) *ndjson {
+	n := &ndjson{w: w}
+	n.enc = jsonLines(&n.line)
+	return n
+}
+
+func (n *ndjson) write(v any) error {
+	n.line.Reset()
+	if err := n.enc.Encode(v); err != nil {
+		return err
+	}
+	if n.signing != nil {
+		n.signing.Add(bytes.TrimSuffix(n.line.Bytes(), []byte("\n")))
+	}
+	_, err := n.w.Write(n.line.Bytes())
+	return err
+}
+
+func (n *ndjson) sign(position int64) error {
+	if n.signing == nil {
+		return nil
+	}
+	signed, err := n.signing.Sign(position)
+	if err != nil {
+		return err
+	}
+	n.line.Reset()
+	if err := n.enc.Encode(signed); err != nil {
+		return err
+	}
+	_, err = n.w.Write(n.line.Bytes())
+	return err
+}
+
+func (n *ndjson) open(h header) error { return n.write(h) }
+
+func (n *ndjson) event(_ uuid.UUID, e Entry, raw eventstore.Event) error {
 	line := eventLine{Line: lineEvent, Entry: e, Stored: storedPart{Schema: raw.Stored.Schema, Meta: raw.Stored.Meta}}
 	if raw.Schema != raw.Stored.Schema { // what people read is what the hash covers, never a newer form of it
 		line.Data = raw.Stored.Data
 	}
-	return n.enc.Encode(line)
+	if err := n.write(line); err != nil {
+		return err
+	}
+	if n.signing != nil && n.signing.Pending() >= signEvery {
+		return n.sign(e.Position)
+	}
+	return nil
 }
 
-func (n ndjson) lines(evidence []any) error {
+func (n *ndjson) lines(evidence []any) error {
 	for _, l := range evidence {
-		if err := n.enc.Encode(l); err != nil {
+		if err := n.write(l); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (n ndjson) cursor(position int64) error { return n.enc.Encode(cursorLine{lineCursor, position}) }
+func (n *ndjson) cursor(position int64) error { return n.write(cursorLine{lineCursor, position}) }
 
-func (n ndjson) close(done Exported) error {
-	return n.enc.Encode(endLine{lineEnd, done.Events, done.Position, done.UpTo})
+func (n *ndjson) close(done Exported) error {
+	return n.write(endLine{lineEnd, done.Events, done.Position, done.UpTo})
 }
 
 // csvHeader names the columns; data is JSON.
@@ -158,6 +213,7 @@ func (c *csvFile) write(row []string) error {
 	return c.w.Error()
 }
 
+func (c *csvFile) sign(int64) error     { return nil }
 func (c *csvFile) lines([]any) error    { return nil }
 func (c *csvFile) cursor(int64) error   { return nil } // each row has its position
 func (c *csvFile) close(Exported) error { return nil }
@@ -234,6 +290,7 @@ func (c *cloudEvents) event(orgID uuid.UUID, e Entry, _ eventstore.Event) error 
 	return nil
 }
 
+func (c *cloudEvents) sign(int64) error   { return nil }
 func (c *cloudEvents) lines([]any) error  { return nil }
 func (c *cloudEvents) cursor(int64) error { return nil } // each event has its position
 

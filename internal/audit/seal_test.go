@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -41,6 +43,7 @@ func newSealed(t *testing.T) *sealed {
 	master, err := vault.NewMaster(vault.GenerateMasterKey())
 	require.NoError(t, err)
 	s.keys = &audit.SealingKeys{DB: s.DB.DB, Master: master, Now: func() time.Time { return s.now() }}
+	s.service.Signer = s.keys.Signer
 	s.sealer = s.newSealer()
 	return s
 }
@@ -148,7 +151,8 @@ func TestSeal_anHonestExportVerifies(t *testing.T) {
 	require.Equal(t, 1, r.KeptChecked)
 	require.True(t, r.Pinned)
 	require.Len(t, r.Keys, 2)
-	require.EqualValues(t, 3*409+1, r.Opened)
+	require.EqualValues(t, 3*409+1, r.OpenedSigned)
+	require.Zero(t, r.Opened)
 	require.NotContains(t, string(export), "TFCANARY")
 
 	// Parts, and parts behind each other.
@@ -433,23 +437,121 @@ func TestVerify_partsBehindEachOther(t *testing.T) {
 		r = s.verify(t, append(forged, second...), seal.Options{})
 		require.NotEmpty(t, r.Findings, i)
 	}
-	whole := s.export(t, audit.Filter{})
-	for cut := bytes.Index(whole, []byte(`"line":"event"`)); cut < len(whole)-1; cut += 997 {
-		_, err := seal.Verify(t.Context(), bytes.NewReader(whole[:cut]), seal.Options{})
-		require.ErrorIs(t, err, seal.ErrCutOff)
-		var after int64
-		for line := range bytes.Lines(whole[:cut]) {
-			var e struct {
-				Line     string
-				Position int64
+	for _, signed := range []bool{true, false} {
+		if !signed {
+			s.service.Signer = nil
+		}
+		whole := s.export(t, audit.Filter{})
+		for cut := bytes.Index(whole, []byte(`"line":"event"`)); cut < len(whole)-1; cut += 1999 {
+			_, err := seal.Verify(t.Context(), bytes.NewReader(whole[:cut]), seal.Options{})
+			require.ErrorIs(t, err, seal.ErrCutOff)
+			last, signature := int64(0), int64(0) // where it can go on: by its last event, by its last signature
+			for line := range bytes.Lines(whole[:cut]) {
+				var e struct {
+					Line     string
+					Position int64
+				}
+				switch json.Unmarshal(line, &e); e.Line {
+				case "event":
+					last = e.Position
+				case "signed":
+					signature = e.Position
+				}
 			}
-			if json.Unmarshal(line, &e) == nil && e.Line == "event" {
-				after = e.Position
+			says := last
+			if signed {
+				says = signature
+			}
+			require.ErrorContains(t, err, fmt.Sprintf("?after=%d", says))
+			for _, after := range []int64{last, says} {
+				r := s.verify(t, append(bytes.Clone(whole[:cut]), s.export(t, audit.Filter{After: after})...), seal.Options{})
+				require.Empty(t, r.Findings, cut)
+				require.GreaterOrEqual(t, r.Sealed, int64(27))
+				require.Equal(t, signed && after == signature, r.Opened == 0, "cut at %d, after %d: %d events are shown in the open without a signature", cut, after, r.Opened)
 			}
 		}
-		require.ErrorContains(t, err, fmt.Sprintf("?after=%d", after))
-		r := s.verify(t, append(bytes.Clone(whole[:cut]), s.export(t, audit.Filter{After: after})...), seal.Options{})
-		require.Empty(t, r.Findings, cut)
-		require.GreaterOrEqual(t, r.Sealed, int64(27))
 	}
+}
+
+// A big page is signed in sections, so that whoever verifies it needn't hold it; cut in any of them it goes on there, a
+// selection too.
+func TestVerify_partsOfBigPages(t *testing.T) { // not beside the test of an export's memory
+	s := newSealed(t)
+	big := strings.Repeat("x", 1<<20)
+	for range 3 {
+		s.append(t, s.org, newID(), s.who, event{"thing.changed", big}, event{"thing.changed", big}, event{"thing.secured", big}, event{"thing.changed", big})
+	}
+	require.NoError(t, s.sealer.Pass(t.Context()))
+	for _, f := range []audit.Filter{{}, {Types: []string{"thing.changed"}}} {
+		whole := s.export(t, f)
+		require.Greater(t, bytes.Count(whole, []byte(`{"line":"signed"`)), 2)
+		want := s.verify(t, whole, seal.Options{})
+		require.Empty(t, want.Findings)
+		require.Zero(t, want.Opened)
+		for cut := 1 << 20; cut < len(whole); cut += 3 << 20 {
+			_, err := seal.Verify(t.Context(), bytes.NewReader(whole[:cut]), seal.Options{})
+			require.ErrorIs(t, err, seal.ErrCutOff)
+			_, said, ok := strings.Cut(err.Error(), "?after=")
+			require.True(t, ok, err)
+			f.After, err = strconv.ParseInt(strings.TrimRight(said[:strings.IndexAny(said+",", ",")], " "), 10, 64)
+			require.NoError(t, err)
+			r := s.verify(t, append(bytes.Clone(whole[:cut]), s.export(t, f)...), seal.Options{})
+			require.Empty(t, r.Findings)
+			require.Zero(t, r.Opened)
+			require.GreaterOrEqual(t, r.Sealed, want.Sealed)
+			require.Equal(t, r.Events, r.OpenedSigned, "each is counted once")
+		}
+	}
+}
+
+// An export seals what it shows before it begins, the record of itself too: nothing in it is left unproven, while the log
+// goes on.
+func TestExport_isSealedToItsEnd(t *testing.T) {
+	t.Parallel()
+	s := newSealed(t)
+	s.service.Settle = s.sealer.Settle
+	s.work(t, 4)
+	ctx, cancel := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	for range 3 {
+		writers.Go(func() {
+			for ctx.Err() == nil {
+				s.append(t, s.org, newID(), s.who, event{"thing.changed", "meanwhile"}, event{"thing.secured", "x"})
+			}
+		})
+	}
+	for i := range 12 {
+		export := s.export(t, audit.Filter{})
+		r := s.verify(t, export, seal.Options{})
+		require.Empty(t, r.Findings)
+		require.Zero(t, r.Unsealed, i)
+		require.Positive(t, r.Sealed)
+		require.Zero(t, r.Opened)
+		require.Contains(t, string(export), audit.TypeExportStarted)
+		selection := s.export(t, audit.Filter{Types: []string{"thing.secured"}})
+		require.Zero(t, s.verify(t, selection, seal.Options{}).Unsealed)
+		other := s.another() // its first seal of all
+		other.service.Settle = s.sealer.Settle
+		require.Zero(t, other.verify(t, other.export(t, audit.Filter{}), seal.Options{}).Unsealed)
+	}
+	cancel()
+	writers.Wait()
+	require.Positive(t, s.scalar(t, `SELECT count(*) FROM es.ledger_event WHERE org_id = $1 AND position > (SELECT max(position) FROM es.sealed_head WHERE org_id = $1)`, s.org), "exports don't seal what comes after them")
+
+	// The turn is another's: the export waits for it, and no longer than it may.
+	held, err := s.System.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = held.Exec(t.Context(), `SELECT 1 FROM es.sealer FOR UPDATE`)
+	require.NoError(t, err)
+	s.service.Settle = func(ctx context.Context) (int64, error) {
+		short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		return s.sealer.Settle(short)
+	}
+	s.service.Signer = nil
+	r := s.verify(t, s.export(t, audit.Filter{}), seal.Options{})
+	require.Empty(t, r.Findings)
+	require.Positive(t, r.Unsealed, "it goes on with what was sealed")
+	require.NoError(t, held.Rollback(t.Context()))
+	require.Contains(t, s.log.String(), "an export goes on with what was sealed before it")
 }

@@ -122,7 +122,7 @@ func (s *Sealer) Pass(ctx context.Context) error {
 
 func (s *Sealer) pass(ctx context.Context) error {
 	for {
-		more, err := s.window(ctx)
+		_, more, err := s.window(ctx, false)
 		if err != nil {
 			return err
 		}
@@ -143,14 +143,26 @@ func (s *Sealer) pass(ctx context.Context) error {
 	return nil
 }
 
-// window seals the next stretch of the log, of all organizations, in one transaction. more is false at the end, and when
-// another process seals.
-func (s *Sealer) window(ctx context.Context) (more bool, err error) {
+// Settle seals all that is settled when it is called, and waits for another process that is at it. Every event up to the
+// position that it returns is sealed then, but for those of organizations whose tree was changed in the database.
+func (s *Sealer) Settle(ctx context.Context) (upTo int64, err error) {
+	for {
+		upTo, more, err := s.window(ctx, true)
+		if err != nil || !more {
+			return upTo, err
+		}
+	}
+}
+
+// window seals the next stretch of the log, of all organizations, in one transaction; everything up to to is sealed then.
+// more is false at the end, and, unless it waits, when another process seals.
+func (s *Sealer) window(ctx context.Context, wait bool) (to int64, more bool, err error) {
 	err = s.cfg.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		from, mine, err := s.take(ctx, tx)
+		from, mine, err := s.take(ctx, tx, wait)
 		if err != nil || !mine {
 			return err
 		}
+		fault.Hit(fault.PointSealTaken)
 		var fence int64
 		if err := tx.QueryRow(ctx, `SELECT es.fence()`).Scan(&fence); err != nil {
 			return fmt.Errorf("read the fence: %w", err)
@@ -162,7 +174,8 @@ func (s *Sealer) window(ctx context.Context) (more bool, err error) {
 		}
 		var orgs []uuid.UUID
 		var org uuid.UUID
-		n, to := 0, fence
+		n := 0
+		to = fence
 		if _, err := pgx.ForEachRow(rows, []any{&org, &to}, func() error {
 			n++
 			orgs = append(orgs, org)
@@ -183,17 +196,22 @@ func (s *Sealer) window(ctx context.Context) (more bool, err error) {
 		if _, err := tx.Exec(ctx, `UPDATE es.sealer SET position = $1`, to); err != nil {
 			return fmt.Errorf("note how far is sealed: %w", err)
 		}
+		fault.Hit(fault.PointSealInTx)
 		return nil
 	})
 	if err != nil {
-		return false, fmt.Errorf("seal: %w", err)
+		return 0, false, fmt.Errorf("seal: %w", err)
 	}
-	return more, nil
+	return to, more, nil
 }
 
 // take claims the right to seal for the transaction, and returns how far is sealed.
-func (s *Sealer) take(ctx context.Context, tx pgx.Tx) (from int64, mine bool, err error) {
-	err = tx.QueryRow(ctx, `SELECT position FROM es.sealer FOR UPDATE SKIP LOCKED`).Scan(&from)
+func (s *Sealer) take(ctx context.Context, tx pgx.Tx, wait bool) (from int64, mine bool, err error) {
+	claim := `SELECT position FROM es.sealer FOR UPDATE SKIP LOCKED`
+	if wait {
+		claim = `SELECT position FROM es.sealer FOR UPDATE`
+	}
+	err = tx.QueryRow(ctx, claim).Scan(&from)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, false, nil
 	}
@@ -216,7 +234,7 @@ const lateOrResting = `
 // an organization in which nothing happens gets its head a day.
 func (s *Sealer) round(ctx context.Context) error {
 	err := s.cfg.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		to, mine, err := s.take(ctx, tx)
+		to, mine, err := s.take(ctx, tx, false)
 		if err != nil || !mine {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/seal"
 )
 
@@ -174,6 +175,7 @@ func (o *sealing) committed(ctx context.Context) {
 	if len(o.signed) == 0 {
 		return
 	}
+	fault.Hit(fault.PointSealCommitted)
 	s.trees.Add(o.org, knownTree{head: o.last.Hash(), frontier: o.frontier})
 	for _, h := range o.signed {
 		s.cfg.Log.InfoContext(ctx, "sealed", slog.String("org_id", h.OrgID.String()), slog.Int64("number", h.Number), slog.Int64("events", h.Size), slog.String("root", h.Root.String()), slog.Int64("position", h.Position))
@@ -184,4 +186,5 @@ func (o *sealing) committed(ctx context.Context) {
 			s.cfg.Log.ErrorContext(ctx, "a seal could not be published", slog.String("org_id", h.OrgID.String()), slog.Int64("number", h.Number), slog.Any("err", err))
 		}
 	}
+	fault.Hit(fault.PointSealPublished)
 }

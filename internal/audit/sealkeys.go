@@ -87,6 +87,18 @@ func (k *SealingKeys) Rotate(ctx context.Context) (made SealingKey, err error) {
 	return made, nil
 }
 
+// Signer returns the key that signs now and the chain that it ends; the first call of all makes the first key.
+func (k *SealingKeys) Signer(ctx context.Context) (s *seal.Signer, chain *seal.Chain, err error) {
+	err = k.DB.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT 1 FROM es.sealer FOR UPDATE`); err != nil { // so that nobody rotates in between
+			return fmt.Errorf("wait for the sealer: %w", err)
+		}
+		s, chain, err = k.signer(ctx, tx)
+		return err
+	})
+	return s, chain, err
+}
+
 // signer returns the key that signs and the chain; the first call of all makes the first key. The caller holds the
 // sealer's row, so that no two make one.
 func (k *SealingKeys) signer(ctx context.Context, tx pgx.Tx) (*seal.Signer, *seal.Chain, error) {

@@ -27,8 +27,8 @@ type AuditVerify struct {
 	Key           []string `help:"Sealing key that you know: its fingerprint (sha256:…), the public key, or a file with either. The export's keys must follow from it or lead to it." placeholder:"KEY"`
 	Head          []string `help:"File with seals that you kept from earlier, as --save-head or TESTFLOW_AUDIT_HEADS_FILE writes them. The history must still be what they say; this finds one that was rewritten with a stolen key." placeholder:"FILE"`
 	SaveHead      string   `help:"Add the last seal of a history that verifies to this file, for --head of the next time." placeholder:"FILE"`
-	RequireSealed bool     `help:"Fail when there are events at the end that no seal covers yet. An export holds the record of itself, which can't be sealed yet: take it with ?upTo=."`
-	Strict        bool     `help:"Fail when events show an address or agent that was opened: no seal covers the readable form."`
+	RequireSealed bool     `help:"Fail when there are events at the end that no seal covers yet. An export is sealed before it begins, the record of itself too, so one that the server could seal has none."`
+	Strict        bool     `help:"Fail when events show an address or agent that was opened and that no signature covers: no seal covers the readable form."`
 }
 
 // Run prints what was found. The exit code is 0 when every event is what was sealed, 1 when something was changed, 2 when
@@ -68,9 +68,9 @@ func (a *AuditVerify) Run(ctx context.Context, env Env) error {
 	case err != nil:
 		return usage("%w", err)
 	case a.RequireSealed && r.Unsealed > 0:
-		return &Exit{Code: ExitFailed, Err: fmt.Errorf("%d events at the end are covered by no seal yet. What is sealed is in the same export with ?upTo=%d; for a later one, wait some seconds and name the position of an event before it", r.Unsealed, r.UnsealedFrom-1)}
+		return &Exit{Code: ExitFailed, Err: fmt.Errorf("%d events at the end are covered by no seal yet: the server could not seal them before it wrote them. Look at /readyz and take the export again; what is sealed is in the same export with ?upTo=%d", r.Unsealed, r.UnsealedFrom-1)}
 	case a.Strict && r.Opened > 0:
-		return &Exit{Code: ExitFailed, Err: fmt.Errorf("readable addresses and agents are not covered: %d events", r.Opened)}
+		return &Exit{Code: ExitFailed, Err: fmt.Errorf("readable addresses and agents are not covered: %d events. An export whose lines are signed covers them: take it from a server of this version, parts of one as the error of a cut file names them", r.Opened)}
 	}
 	if a.SaveHead != "" && r.Last.Number > 0 {
 		if err := saveHead(a.SaveHead, r); err != nil {
@@ -116,6 +116,9 @@ func (a *AuditVerify) print(env Env, r seal.Report, took time.Duration, judged b
 	}
 	if r.Opened > 0 {
 		p("not proven    the readable address and agent of %d events: the seals cover their sealed form, so who had this file can have changed them", r.Opened)
+	}
+	if r.SignedLines > 0 {
+		p("signed        %d lines are as the server wrote them, and with them the readable address and agent of %d events", r.SignedLines, r.OpenedSigned)
 	}
 	if r.Last.Number > 0 {
 		p("seals         %d checked; the last is number %d of %s, over %d events up to position %d", r.Heads, r.Last.Number, instant(r.Last.Time), r.Last.Size, r.Last.Position)

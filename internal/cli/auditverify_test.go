@@ -58,6 +58,10 @@ func TestAuditVerify_saysInWordsAndExitCode(t *testing.T) {
 	sealedForm, err := sealtest.ExportOpened(20, 8, 10)
 	require.NoError(t, err)
 	opened := v.file("opened.ndjson", sealedForm.NDJSON)
+	signedForm, err := sealtest.ExportSigned(16, 8, 10)
+	require.NoError(t, err)
+	signed := v.file("signed.ndjson", signedForm.NDJSON)
+	edited := v.file("edited.ndjson", bytes.Replace(signedForm.NDJSON, []byte(`"address":"192.0.2.7"`), []byte(`"address":"192.0.2.8"`), 1))
 	notes := v.file("note.txt", []byte(m.Heads[1]))
 
 	for name, c := range map[string]struct {
@@ -74,6 +78,8 @@ func TestAuditVerify_saysInWordsAndExitCode(t *testing.T) {
 		"with another's key":      {cli.AuditVerify{Files: []string{good}, Key: []string{other.Signer.Key().Fingerprint()}}, 1, []string{"none of the sealing keys"}},
 		"opened":                  {cli.AuditVerify{Files: []string{opened}}, 0, []string{"readable addresses and agents are not covered: 20 events"}},
 		"opened, strict":          {cli.AuditVerify{Files: []string{opened}, Strict: true}, 1, []string{"not covered: 20 events"}},
+		"signed, strict":          {cli.AuditVerify{Files: []string{signed}, Strict: true, RequireSealed: true}, 0, []string{"25 lines are as the server wrote them", "address and agent of 16 events", "result        every event is what was sealed\n"}},
+		"signed, edited":          {cli.AuditVerify{Files: []string{edited}}, 1, []string{"CHANGED  line 3, position 1: the line isn't as the server wrote it", "NOT what was sealed"}},
 		"strict":                  {cli.AuditVerify{Files: []string{good}, Strict: true}, 0, []string{"what was sealed"}},
 		"sealed to the end":       {cli.AuditVerify{Files: []string{good}, RequireSealed: true}, 1, []string{"4 events at the end are covered by no seal yet", "?upTo=32"}},
 		"cut off":                 {cli.AuditVerify{Files: []string{v.file("cut.ndjson", m.NDJSON[:len(m.NDJSON)/2])}}, 2, []string{"cut off"}},

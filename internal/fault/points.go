@@ -13,9 +13,19 @@ const (
 	PointRunEnded         = "run.ended"         // run.finished is committed, the job isn't completed
 	PointProjectionApply  = "projection.apply"  // a batch is applied, its checkpoint isn't committed
 	PointPulse            = "eventstore.pulse"  // events are committed, nobody has been told
+
+	PointSealTaken     = "seal.taken"     // the sealer has its turn, nothing is written
+	PointSealInTx      = "seal.in_tx"     // leaves and heads are written, nothing is committed
+	PointSealCommitted = "seal.committed" // heads are committed and published nowhere
+	PointSealPublished = "seal.published" // heads are in the file, the sealer doesn't know that it has done
 )
 
-// Points returns every point, for the test that dies at each of them.
+// SealPoints returns the points of the sealer, for the test that dies at each of them while the log is sealed.
+func SealPoints() []string {
+	return []string{PointSealTaken, PointSealInTx, PointSealCommitted, PointSealPublished}
+}
+
+// Points returns every point but the sealer's, for the test that dies at each of them while runs are made.
 func Points() []string {
 	return []string{
 		PointCommandBeforeTx, PointCommandInTx, PointCommandCommitted,

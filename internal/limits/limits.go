@@ -243,6 +243,8 @@ const (
 	// ExportPageBytes makes the next ones smaller.
 	ExportPage      = 500
 	ExportPageBytes = 4 << 20
+	// ExportSealWait is how long an export waits until what it will show is sealed; then it goes on without.
+	ExportSealWait = 5 * time.Second
 	// MaxFilterValues is how many values of one sort a filter of the audit log takes.
 	MaxFilterValues = 50
 	// MaxRefusalSorts is how many sorts of refusals are counted at once, each of a principal, an operation and a reason.

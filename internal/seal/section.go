@@ -101,8 +101,8 @@ func (s *Signing) Add(line []byte) {
 	s.bytes += len(line)
 }
 
-// Pending returns how much was added since the last signature.
-func (s *Signing) Pending() (lines, bytes int) { return s.next.lines, s.bytes }
+// Pending returns how many bytes were added since the last signature.
+func (s *Signing) Pending() int { return s.bytes }
 
 // Sign ends a section; position is that of the last event so far.
 func (s *Signing) Sign(position int64) (Signed, error) {

@@ -63,7 +63,7 @@ func (v *verifier) read(raw []byte) error {
 		return nil
 	case bytes.HasPrefix(raw, []byte(headerBegins)):
 		return v.nextPart(raw)
-	case bytes.HasPrefix(raw, []byte(signedBegins)):
+	case bytes.HasPrefix(raw, []byte(signedBegins)) && json.Valid(raw): // otherwise it was cut, and counts as none
 		return v.signature(raw)
 	}
 	return v.hold(raw)
