@@ -165,7 +165,7 @@ func download(t *testing.T, u *user, file string) int64 {
 // verify runs the command line on a file; memory is its peak in KiB.
 func (i *installation) verify(t *testing.T, file string) (out string, code, memory int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), i.binary, "audit", "verify", file)
+	cmd := exec.CommandContext(t.Context(), i.binary, "audit", "verify", "--strict", "--require-sealed", file)
 	cmd.Env = []string{} // it needs nothing: no settings, no database
 	raw, err := cmd.CombinedOutput()
 	require.NotNil(t, cmd.ProcessState, "%v", err)
