@@ -152,20 +152,23 @@ func (s *Service) signing(ctx context.Context, orgID, exportID uuid.UUID, after 
 	return seal.NewSigning(signer, orgID, exportID, after)
 }
 
-// settle seals what an export will show, itself included, and returns the exclusive end of what is sealed then; before
-// when that is less, or when it can't be had soon.
-func (s *Service) settle(ctx context.Context, before int64) int64 {
+// settle seals what an export will show, itself included, and returns the exclusive end of what is sealed then, or before
+// when that is less. ok is false when it can't be had soon.
+func (s *Service) settle(ctx context.Context, before int64) (end int64, ok bool) {
+	if s.Settle == nil || s.Evidence == nil {
+		return before, false
+	}
 	waitCtx, cancel := context.WithTimeout(ctx, limits.ExportSealWait)
 	defer cancel()
 	sealed, err := s.Settle(waitCtx)
 	if err != nil {
 		s.Log.WarnContext(ctx, "an export goes on with what was sealed before it", slog.Any("err", err))
-		return before
+		return before, false
 	}
 	if before == 0 || sealed+1 < before {
-		return sealed + 1
+		return sealed + 1, true
 	}
-	return before
+	return before, true
 }
 
 // stillMay returns a fault when the reader has been signed out, removed or demoted since the export began.
@@ -203,16 +206,19 @@ type page struct {
 func (s *Service) pages(ctx context.Context, orgID uuid.UUID, r Request, fn func(page) error) error {
 	q := r.Filter.query()
 	q.Limit = limits.ExportPage
-	if s.Settle != nil && s.Evidence != nil && r.Format == NDJSON {
-		q.Before = s.settle(ctx, q.Before)
+	settled := false
+	if r.Format == NDJSON {
+		q.Before, settled = s.settle(ctx, q.Before)
 	}
 	var evidence Evidence
 	for first := true; ; first = false {
 		p := page{first: first}
 		err := s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) (err error) {
 			if first { // what comes later is another export's
-				if q.Before, err = s.end(ctx, tx, q.Before); err != nil {
-					return err
+				if !settled { // the fence can go back, and seals stay
+					if q.Before, err = s.end(ctx, tx, q.Before); err != nil {
+						return err
+					}
 				}
 				if s.Evidence != nil && r.Format == NDJSON {
 					if evidence, p.opening, err = s.Evidence(ctx, tx, orgID, r.Filter, r.Filter.After, q.Before-1); err != nil {
