@@ -92,6 +92,13 @@ func portraitStep(t *testing.T, s executor.StepFinished, verdicts []executor.Ass
 		"index": s.Index, "name": s.Name, "status": s.Status, "error": s.Error, "request": s.Request,
 		"assertions": s.Assertions, "failed": s.Failed, "softFailed": s.SoftFailed, "captures": captures(s.Captures),
 	}
+	if s.Request != nil {
+		for i, h := range s.Request.Headers {
+			if h.Name == "X-Amz-Date" {
+				s.Request.Headers[i].Value = "•"
+			}
+		}
+	}
 	if r := s.Response; r != nil {
 		headers := []executor.Header{}
 		for _, h := range r.Headers {

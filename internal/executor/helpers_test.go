@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/testflow/testflow/internal/executor/targettest"
 	"github.com/testflow/testflow/internal/netguard"
 	"github.com/testflow/testflow/internal/testspec"
+	"github.com/testflow/testflow/internal/vault"
 )
 
 // loopback lets tests reach the target.
@@ -37,6 +39,17 @@ func names(target *targettest.Server) map[string]string {
 		"tls12": target.TLS12URL, "hang": target.HangURL, "garbage": target.GarbageURL, "cut": target.CutURL, "hugeChain": target.HugeChainURL,
 	}
 }
+
+// secrets are what specs of tests may use to come in at the target's doors.
+func secrets() map[string]vault.Secret {
+	return map[string]vault.Secret{
+		"password": vault.NewSecret(targettest.Password), "clientSecret": vault.NewSecret(targettest.ClientSecret),
+		"awsSecret": vault.NewSecret(targettest.AWSSecretAccessKey), "awsSession": vault.NewSecret(targettest.AWSSessionToken),
+		"apiKey": vault.NewSecret(apiKeyCanary),
+	}
+}
+
+const apiKeyCanary = "TFCANARY key+/=&1"
 
 func mustRead(tb testing.TB, spec string) testspec.Spec {
 	tb.Helper()
@@ -71,9 +84,13 @@ func run(tb testing.TB, e *executor.Engine, target *targettest.Server, spec stri
 func runContext(ctx context.Context, tb testing.TB, e *executor.Engine, target *targettest.Server, spec string) outcome {
 	tb.Helper()
 	var o outcome
+	var given map[string]vault.Secret
+	if strings.Contains(spec, "{{secrets.") {
+		given = secrets()
+	}
 	o.Result = e.Run(ctx, executor.Input{
 		RunID: uuid.New(), OrgID: uuid.MustParse("0192f0c1-0000-7000-8000-000000000001"),
-		Spec: mustRead(tb, spec), Environment: names(target), Region: "here",
+		Spec: mustRead(tb, spec), Environment: names(target), Secrets: given, Region: "here",
 	}, func(ob executor.Observation) {
 		switch v := ob.(type) {
 		case executor.StepFinished:

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/testspec"
 	"github.com/testflow/testflow/internal/vault"
 )
@@ -93,15 +94,15 @@ func (r *runner) maskedStep(s StepFinished) StepFinished {
 	s.Error = r.maskedError(s.Error)
 	s.Captures = r.maskedCaptures(s.Captures)
 	if q := s.Request; q != nil {
-		q.Method, q.URL = m.MaskString(q.Method), m.MaskCut(q.URL)
+		q.Method, q.URL = m.MaskString(q.Method), maskURL(m, q.URL)
 		maskHeaders(m, q.Headers)
 	}
 	r.bodyHeld = false
 	if p := s.Response; p != nil {
-		p.URL, p.RemoteAddr, p.ContentType = m.MaskCut(p.URL), m.MaskString(p.RemoteAddr), m.MaskString(p.ContentType)
+		p.URL, p.RemoteAddr, p.ContentType = maskURL(m, p.URL), m.MaskString(p.RemoteAddr), m.MaskString(p.ContentType)
 		maskHeaders(m, p.Headers)
 		for i := range p.Redirects {
-			p.Redirects[i].URL, p.Redirects[i].Location = m.MaskCut(p.Redirects[i].URL), m.MaskCut(p.Redirects[i].Location)
+			p.Redirects[i].URL, p.Redirects[i].Location = maskURL(m, p.Redirects[i].URL), maskURL(m, p.Redirects[i].Location)
 		}
 		r.maskBody(p)
 	}
@@ -124,6 +125,15 @@ func (r *runner) maskBody(p *ResponseSummary) {
 	if r.bodyHeld {
 		p.Body, p.SHA256 = r.masker.MaskDocument(whole, len(p.Body)), [32]byte{}
 	}
+}
+
+// maskURL masks a URL of a summary. Only one that was cut ends in what may be the beginning of a secret; else a single
+// letter at the end would be taken for one.
+func maskURL(m *vault.Masker, u string) string {
+	if len(u) < limits.MaxURL {
+		return m.MaskString(u)
+	}
+	return m.MaskCut(u)
 }
 
 func maskHeaders(m *vault.Masker, list []Header) {

@@ -89,6 +89,7 @@ func (s *Server) routes() http.Handler {
 		w.Header().Set("Content-Encoding", strings.TrimPrefix(coding, "raw-"))
 		_, _ = w.Write(Encode(coding, []byte(Pet)))
 	})
+	s.auth(mux)
 	s.hostile(mux)
 	return mux
 }

@@ -36,6 +36,7 @@ type Server struct {
 	TLSTargets
 
 	connections atomic.Int64
+	authState   *authState
 	authority   *authority
 }
 
@@ -45,7 +46,7 @@ func (s *Server) Connections() int64 { return s.connections.Load() }
 // New starts the target; it is stopped when tb ends.
 func New(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{}
+	s := &Server{authState: newAuthState()}
 	ca := newAuthority(tb)
 	s.CAs = ca.pool
 	plain := s.start(tb, nil, true)
