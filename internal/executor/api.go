@@ -186,8 +186,16 @@ type ResponseSummary struct {
 
 // TLSSummary is what was agreed on.
 type TLSSummary struct {
-	Version string // "1.2", "1.3"
-	Cipher  string
+	Version     string // "1.2", "1.3"
+	Cipher      string
+	Certificate *CertificateSummary // the target's own
+}
+
+// CertificateSummary is what is told of a target's certificate.
+type CertificateSummary struct {
+	Subject, Issuer     string // as RFC 2253 writes them; at most limits.MaxActual bytes each
+	NotBefore, NotAfter time.Time
+	Fingerprint         string // SHA-256, hex
 }
 
 // Redirect is one hop that was left behind.

@@ -163,10 +163,11 @@ func (x *exchanging) send(ctx context.Context) (*http.Response, *tracer, *Error)
 			x.answer.timings.add(trace.finish(now()))
 			return nil, nil, x.runner.failed(ctx, failed, trace.phase())
 		}
-		if x.spec.UsesCookies() {
-			if cookies := resp.Cookies(); len(cookies) > 0 {
+		if cookies := resp.Cookies(); len(cookies) > 0 {
+			if x.spec.UsesCookies() {
 				x.runner.jar.get().SetCookies(x.url, cookies)
 			}
+			x.answer.cookies = append(x.answer.cookies, cookies...)
 		}
 		if x.auth == nil || !x.auth.again(x, req, resp) {
 			return resp, trace, nil

@@ -40,6 +40,8 @@ type Engine struct {
 	transports *transports
 	tokens     *tokens
 	heavy      chan struct{} // a place for each heavy judgement under way
+
+	certificates certificates
 }
 
 // smallBody is too little for limits.JudgeTime, or its memory, to matter.
@@ -239,10 +241,7 @@ func (r *runner) step(ctx context.Context, i int) (StepFinished, []testspec.Verd
 		return fail(err)
 	}
 	defer release()
-	subject := &testspec.Subject{
-		Status: answer.status, Header: answer.header, Body: answer.body, ResponseTime: answer.timings.Total,
-		Scope: r.scope,
-	}
+	subject := r.subject(&answer, req.spec.UsesCookies())
 	verdicts := r.judge(judging, subject, assertions, &out)
 	r.capture(judging, subject, step.Captures, &out)
 	return out, verdicts
@@ -269,12 +268,12 @@ func (e *Engine) judging(ctx context.Context, heavy bool) (context.Context, cont
 // costly says whether a step asks for something that may take long even in a small body.
 func costly(s testspec.Step) bool {
 	for _, a := range s.Assertions {
-		if testspec.Costly(a.Source, a.Property) {
+		if a.Costly() {
 			return true
 		}
 	}
 	for _, c := range s.Captures {
-		if testspec.Costly(c.Source, c.Property) {
+		if c.Costly() {
 			return true
 		}
 	}

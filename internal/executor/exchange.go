@@ -28,6 +28,10 @@ type answer struct {
 	summary *ResponseSummary
 	// request is what was sent at first with its credentials; nil when it has none.
 	request *RequestSummary
+	// received is the last response; its body has been read. cookies are those that it and the redirects before it set.
+	received *http.Response
+	url      *url.URL
+	cookies  []*http.Cookie
 }
 
 // jar is the run's cookie jar, made when first needed.
@@ -114,6 +118,7 @@ func (x *exchanging) hop(ctx context.Context) (next *url.URL, failed *Error) {
 		// Nothing can be done about an error here, and what matters was read.
 		_ = resp.Body.Close()
 	}()
+	x.answer.received, x.answer.url = resp, x.url
 	x.answer.status, x.answer.header, x.answer.body = resp.StatusCode, resp.Header, nil
 	x.answer.summary = x.summary(resp, trace)
 	next, failed = x.location(resp)
@@ -248,6 +253,9 @@ func (x *exchanging) summary(resp *http.Response, trace *tracer) *ResponseSummar
 		s.TLS = &TLSSummary{
 			Version: strings.TrimPrefix(tls.VersionName(resp.TLS.Version), "TLS "),
 			Cipher:  tls.CipherSuiteName(resp.TLS.CipherSuite),
+		}
+		if chain := resp.TLS.PeerCertificates; len(chain) > 0 {
+			s.TLS.Certificate = x.runner.engine.certificates.summary(chain[0])
 		}
 	}
 	return s

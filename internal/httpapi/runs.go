@@ -216,11 +216,15 @@ func stepView(s run.StepResult) oapi.StepResult {
 }
 
 func assertionView(a run.AssertionEvaluated) oapi.AssertionResult {
-	return oapi.AssertionResult{
-		Index: a.Index, Source: a.Source, Property: some(a.Property), Operator: a.Operator, Not: some(a.Not), Expected: rawJSON(a.Expected), Actual: rawJSON(a.Actual),
+	view := oapi.AssertionResult{
+		Index: a.Index, Quantifier: some(a.Quantifier), Source: a.Source, Property: some(a.Property), Operator: a.Operator, Not: some(a.Not), Expected: rawJSON(a.Expected), Actual: rawJSON(a.Actual),
 		ExpectedTruncated: some(a.ExpectedTruncated), ActualTruncated: some(a.ActualTruncated), ActualSize: some(a.ActualSize),
 		Pass: a.Pass, Severity: oapi.AssertionResultSeverity(a.Severity), Message: some(a.Message),
 	}
+	if len(a.Filters) > 0 {
+		view.Filters = &a.Filters
+	}
+	return view
 }
 
 func rawJSON(raw json.RawMessage) *json.RawMessage {

@@ -123,6 +123,9 @@ const (
 	MaxExpected    = 64 << 10  // bytes of an assertion's expected value
 	MaxPattern     = 1 << 10   // bytes of a regular expression
 	MaxMatchInput  = 256 << 10 // bytes of text that a regular expression is run over
+	MaxFilters     = 20        // of an assertion or a capture
+	MaxFilterArg   = 4 << 10   // bytes of a filter's argument
+	MaxFiltered    = 10 << 20  // bytes of text that a filter makes
 
 	// DefaultTimeout is a request's, unless it or the spec says less or more; MaxTimeout bounds a whole run.
 	DefaultTimeout = 30 * time.Second
@@ -179,6 +182,12 @@ const (
 	ExpressionTime     = 500 * time.Millisecond
 	// MaxShownSize bounds the work of measuring a value that is shown: it is written out until it is longer than this.
 	MaxShownSize = 1 << 20
+
+	// MaxMarkupBytes, MaxMarkupNodes and MaxMarkupDepth bound a response that is read as XML or HTML, whose trees take some
+	// thirty times its length in memory. The parser of HTML stops at 512 by itself.
+	MaxMarkupBytes = 4 << 20
+	MaxMarkupNodes = 100_000
+	MaxMarkupDepth = 256
 
 	// JudgeTime bounds what the assertions and captures of one step may take together, so that 200 slow paths cannot hold
 	// a worker for 200 × SelectorTime.

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/testspec"
 )
 
 // Kind is the kind of a run's stream.
@@ -110,14 +111,25 @@ type StepResponse struct {
 
 // TLS is what was agreed on.
 type TLS struct {
-	Version string `json:"version"`
-	Cipher  string `json:"cipher"`
+	Version     string       `json:"version"`
+	Cipher      string       `json:"cipher"`
+	Certificate *Certificate `json:"certificate,omitempty"` // the target's own
+}
+
+// Certificate is what is kept of a target's certificate, so that its end can be told before it comes.
+type Certificate struct {
+	Subject     string    `json:"subject"` // as RFC 2253 writes it
+	Issuer      string    `json:"issuer"`
+	NotBefore   time.Time `json:"notBefore"`
+	NotAfter    time.Time `json:"notAfter"`
+	Fingerprint string    `json:"fingerprint"` // SHA-256, hex
 }
 
 // Redirect is one hop that was followed.
 type Redirect struct {
-	Status int    `json:"status"`
-	URL    string `json:"url"` // that was asked; credentials in its query are masked
+	Status   int    `json:"status"`
+	URL      string `json:"url"`                // that was asked; credentials in its query are masked
+	Location string `json:"location,omitempty"` // where it led, resolved, masked likewise
 }
 
 // Timings are the phases of a step's last request. Phases that didn't happen (a connection that was kept) are absent.
@@ -147,17 +159,20 @@ type Problem struct {
 
 // AssertionEvaluated is one assertion with what was expected and what came.
 type AssertionEvaluated struct {
-	Attempt  int             `json:"attempt"`
-	Region   string          `json:"region"`
-	Step     int             `json:"step"`
-	StepName string          `json:"stepName"`
-	Index    int             `json:"index"` // in the step, from 0
-	Source   string          `json:"source"`
-	Property string          `json:"property,omitempty"`
-	Operator string          `json:"operator"`
-	Not      bool            `json:"not,omitempty"`
-	Expected json.RawMessage `json:"expected,omitempty"`
-	Actual   json.RawMessage `json:"actual,omitempty"` // masked; absent when there was nothing
+	Attempt  int    `json:"attempt"`
+	Region   string `json:"region"`
+	Step     int    `json:"step"`
+	StepName string `json:"stepName"`
+	Index    int    `json:"index"` // in the step, from 0
+	Source   string `json:"source"`
+	Property string `json:"property,omitempty"`
+	// Filters are objects with one field each, name and argument; Quantifier is any, all, none or absent.
+	Filters    []testspec.Filter   `json:"filters,omitempty"`
+	Quantifier testspec.Quantifier `json:"quantifier,omitempty"`
+	Operator   string              `json:"operator"`
+	Not        bool                `json:"not,omitempty"`
+	Expected   json.RawMessage     `json:"expected,omitempty"`
+	Actual     json.RawMessage     `json:"actual,omitempty"` // masked; absent when there was nothing
 
 	ExpectedTruncated bool   `json:"expectedTruncated,omitempty"` // then Expected is a string with its beginning
 	ActualTruncated   bool   `json:"actualTruncated,omitempty"`

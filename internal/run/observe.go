@@ -87,9 +87,14 @@ func (r *recorder) response(v executor.StepFinished) *StepResponse {
 	}
 	if in.TLS != nil {
 		out.TLS = &TLS{Version: in.TLS.Version, Cipher: in.TLS.Cipher}
+		if c := in.TLS.Certificate; c != nil {
+			out.TLS.Certificate = &Certificate{
+				Subject: c.Subject, Issuer: c.Issuer, NotBefore: stored(c.NotBefore), NotAfter: stored(c.NotAfter), Fingerprint: c.Fingerprint,
+			}
+		}
 	}
 	for _, hop := range in.Redirects {
-		out.Redirects = append(out.Redirects, Redirect{Status: hop.StatusCode, URL: hop.URL})
+		out.Redirects = append(out.Redirects, Redirect{Status: hop.StatusCode, URL: hop.URL, Location: hop.Location})
 	}
 	r.bodies = append(r.bodies, body{
 		org: r.args.OrgID, run: r.args.RunID, attempt: r.attempt, step: v.Index, request: v.Request, response: in,
@@ -117,7 +122,8 @@ func (r *recorder) count(v executor.StepFinished) {
 
 func (r *recorder) assertion(v executor.AssertionEvaluated) {
 	d := AssertionEvaluated{
-		Attempt: r.attempt, Region: r.args.Region, Step: v.Step, StepName: r.name, Index: v.Index, Source: v.Source, Property: v.Property, Operator: v.Operator,
+		Attempt: r.attempt, Region: r.args.Region, Step: v.Step, StepName: r.name, Index: v.Index, Source: v.Source, Property: v.Property,
+		Filters: v.Filters, Quantifier: v.Quantifier, Operator: v.Operator,
 		Not: v.Not, Expected: v.Expected.JSON, ExpectedTruncated: v.Expected.Truncated, Actual: v.Actual.JSON, ActualTruncated: v.Actual.Truncated,
 		Pass: v.Pass, Severity: string(v.Severity), Message: v.Message,
 	}

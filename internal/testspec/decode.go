@@ -19,6 +19,7 @@ var (
 	typeRaw      = reflect.TypeFor[json.RawMessage]()
 	typeDuration = reflect.TypeFor[Duration]()
 	typeValues   = reflect.TypeFor[Values]()
+	typeFilter   = reflect.TypeFor[Filter]()
 )
 
 func (d *decoder) refuse(at, format string, args ...any) {
@@ -35,6 +36,9 @@ func (d *decoder) decode(n *node, v reflect.Value, at string) {
 		return
 	case typeValues:
 		d.values(n, v, at)
+		return
+	case typeFilter:
+		d.filter(n, v, at)
 		return
 	}
 	switch v.Kind() {
@@ -128,6 +132,14 @@ func (d *decoder) values(n *node, v reflect.Value, at string) {
 	default:
 		d.refuse(at, "Text or a list of texts belongs here, not %s%s.", n.kindName(), quoteHint(n))
 	}
+}
+
+func (d *decoder) filter(n *node, v reflect.Value, at string) {
+	if n.kind != '{' || len(n.keys) != 1 {
+		d.refuse(at, "A filter is an object with one field, such as {\"count\": true} or {\"nth\": 2}.")
+		return
+	}
+	v.Set(reflect.ValueOf(Filter{Name: n.keys[0], Argument: n.kids[0].appendJSON(nil)}))
 }
 
 func (d *decoder) mapOf(n *node, v reflect.Value, at string) {

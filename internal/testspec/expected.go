@@ -23,6 +23,12 @@ func (e Expectation) doc() string {
 		return "a regular expression (RE2)"
 	case ExpectLength:
 		return "a whole number from 0"
+	case ExpectWhole:
+		return "a list"
+	case ExpectNear:
+		return `an object {"value": number, "tolerance": number from 0}`
+	case ExpectDate:
+		return `a date (RFC 3339, ISO 8601 or HTTP's form) or "now"`
 	case ExpectNothing:
 		return "nothing"
 	default:
@@ -31,7 +37,7 @@ func (e Expectation) doc() string {
 }
 
 // checkExpected says what is wrong with an expected value whose variables may not be known yet, "" when nothing is.
-func checkExpected(v any, src *SourceInfo, op *OperatorInfo) string {
+func checkExpected(v any, got yielded, op *OperatorInfo) string {
 	refused := fmt.Sprintf("The operator %s expects %s.", op.Name, op.Expected.doc())
 	switch op.Expected {
 	case ExpectNumber:
@@ -57,33 +63,72 @@ func checkExpected(v any, src *SourceInfo, op *OperatorInfo) string {
 			return refused
 		}
 		for _, e := range list {
-			if why := checkComparable(e, src); why != "" {
+			if why := got.checkComparable(e); why != "" {
 				return why
 			}
 		}
 	case ExpectPart:
-		if _, ok := v.(string); !ok && src != nil && src.Yields == KindText {
-			return fmt.Sprintf("The source %s yields text, which contains only text.", src.Name)
+		if _, ok := v.(string); !ok && (got.kinds == KindText || got.kinds == KindBytes) {
+			return fmt.Sprintf("%s yields %s, which contains only text.", got.whom, got.kinds.names())
 		}
 	case ExpectAny:
-		return checkComparable(v, src)
+		return got.checkComparable(v)
+	case ExpectWhole:
+		if _, ok := v.([]any); !ok && !isReference(v) {
+			return refused
+		}
+	case ExpectNear:
+		return checkNear(v, refused)
+	case ExpectDate:
+		text, ok := v.(string)
+		if !ok {
+			return refused
+		}
+		if _, isDate := parseDate(text); !isDate && text != "now" && len(References(text)) == 0 {
+			return refused
+		}
 	case ExpectNothing:
 	}
 	return ""
 }
 
-// checkComparable refuses an expected value that nothing from src can ever be compared with.
-func checkComparable(v any, src *SourceInfo) string {
-	if src == nil || src.Yields == KindJSON || isReference(v) {
+// yielded is what comes to an operator: values of these kinds, from whom a message names. No kinds: unknown.
+type yielded struct {
+	kinds Kind
+	whom  string // e.g. "The source status"
+}
+
+// checkComparable refuses an expected value that nothing of these kinds can ever be compared with.
+func (y yielded) checkComparable(v any) string {
+	if y.kinds == 0 || y.kinds&KindJSON != 0 || isReference(v) {
 		return ""
 	}
-	_, isNumber := v.(json.Number)
-	_, isText := v.(string)
-	switch {
-	case src.Yields == KindNumber && !isNumber:
-		return fmt.Sprintf("The source %s yields a number, so a number is expected, not %s.", src.Name, typeName(v))
-	case src.Yields == KindText && !isNumber && !isText:
-		return fmt.Sprintf("The source %s yields text, so text or a number is expected, not %s.", src.Name, typeName(v))
+	ok := false
+	switch v.(type) {
+	case json.Number:
+		ok = y.kinds&(KindNumber|KindText) != 0
+	case string:
+		ok = y.kinds&(KindText|KindDate|KindBytes) != 0
+	case []any:
+		ok = y.kinds&KindList != 0
+	}
+	if ok {
+		return ""
+	}
+	expected := y.kinds.names()
+	if y.kinds == KindText {
+		expected = "text or a number"
+	}
+	return fmt.Sprintf("%s yields %s, so %s is expected, not %s.", y.whom, y.kinds.names(), expected, typeName(v))
+}
+
+func checkNear(v any, refused string) string {
+	object, ok := v.(map[string]any)
+	if !ok || len(object) != 2 || !isNumberOrReference(object["value"]) || !isNumberOrReference(object["tolerance"]) {
+		return refused
+	}
+	if d, ok := asDecimal(object["tolerance"]); ok && d.negative {
+		return refused
 	}
 	return ""
 }
@@ -147,24 +192,23 @@ func (s *Scope) ExpandExpected(a Assertion) (Assertion, error) {
 	if err != nil {
 		return a, err
 	}
-	src, op := sourceByName[a.Source], operatorByName[a.Operator]
-	if src != nil && op != nil && wantsNumber(src, op) {
+	if op := operatorByName[a.Operator]; op != nil && wantsNumber(a.kinds(), op) {
 		expanded = numbersFromReferences(a.Expected, expanded)
 	}
 	a.Expected = expanded
 	return a, nil
 }
 
-func wantsNumber(src *SourceInfo, op *OperatorInfo) bool {
+func wantsNumber(kinds Kind, op *OperatorInfo) bool {
 	switch op.Expected {
-	case ExpectNumber, ExpectRange, ExpectLength:
+	case ExpectNumber, ExpectRange, ExpectLength, ExpectNear:
 		return true
 	default:
-		return src.Yields == KindNumber
+		return kinds == KindNumber
 	}
 }
 
-// numbersFromReferences turns those texts of expanded (itself, or a list's members) into numbers that are references
+// numbersFromReferences turns those texts of expanded (itself, or the members of a list or an object) into numbers that are references
 // in template and look like numbers.
 func numbersFromReferences(template, expanded json.RawMessage) json.RawMessage {
 	before, _, err1 := readTree(template, limits.MaxSpecBytes)
@@ -183,7 +227,7 @@ func numbersFromReferences(template, expanded json.RawMessage) json.RawMessage {
 		}
 	}
 	toNumber(before, after)
-	if before.kind == '[' && after.kind == '[' && len(before.kids) == len(after.kids) {
+	if (before.kind == '[' || before.kind == '{') && after.kind == before.kind && len(before.kids) == len(after.kids) {
 		for i := range before.kids {
 			toNumber(before.kids[i], after.kids[i])
 		}

@@ -113,3 +113,20 @@ func compareNumbers(a, b string) (c int, ok bool) {
 	}
 	return x.cmp(y), true
 }
+
+// truncated writes d without its fraction. d.exp is small.
+func (d decimal) truncated() string {
+	if d.exp <= 0 || d.digits == "" {
+		return "0"
+	}
+	out := d.digits
+	if n := int(d.exp); n <= len(out) {
+		out = out[:n]
+	} else {
+		out += strings.Repeat("0", n-len(out))
+	}
+	if d.negative {
+		out = "-" + out
+	}
+	return out
+}

@@ -2,6 +2,7 @@ package testspec_test
 
 import (
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -40,7 +41,15 @@ func TestOpenAPI_isTheTables(t *testing.T) {
 	for _, a := range testspec.AuthTypes() {
 		authTypes = append(authTypes, string(a.Type))
 	}
+	var filters []string
+	for name := range s["FilterRule"].Properties {
+		filters = append(filters, name)
+	}
+	slices.Sort(filters)
 	for name, c := range map[string]struct{ got, want any }{
+		"filters":      {filters, slices.Sorted(slices.Values(testspec.FilterNames()))},
+		"filter count": {s["FilterRules"].MaxItems, limits.MaxFilters},
+		"quantifiers":  {s["Quantifier"].Enum, testspec.Quantifiers()},
 		"sources":      {s["Source"].Enum, testspec.SourceNames()},
 		"operators":    {s["Operator"].Enum, testspec.OperatorNames()},
 		"severities":   {s["Assertion"].Properties["severity"].Enum, testspec.Severities()},

@@ -1,6 +1,8 @@
 package testspec
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -27,6 +29,9 @@ const (
 	ExpectPattern Expectation = "pattern"      // an RE2 regular expression
 	ExpectLength  Expectation = "length"       // a whole number from 0
 	ExpectPart    Expectation = "textOrMember" // any value; text when the source yields text
+	ExpectWhole   Expectation = "wholeList"    // a list, which may be empty
+	ExpectNear    Expectation = "near"         // an object {"value": number, "tolerance": number}
+	ExpectDate    Expectation = "date"         // text that is a date, or "now"
 )
 
 // OperatorInfo describes one operator.
@@ -41,6 +46,16 @@ type OperatorInfo struct {
 	phrase string
 	// eval says whether actual holds; cannot is a clause that says why the two cannot be compared, "" when they can.
 	eval func(actual value, expected any) (holds bool, cannot string)
+	// evalIn stands in eval's place where the operator needs the response, or may take long.
+	evalIn func(ctx context.Context, s *Subject, actual value, expected any) (holds bool, cannot string)
+}
+
+// evaluate decides with whichever function the operator has.
+func (op *OperatorInfo) evaluate(ctx context.Context, s *Subject, actual value, expected any) (holds bool, cannot string) {
+	if op.evalIn != nil {
+		return op.evalIn(ctx, s, actual, expected)
+	}
+	return op.eval(actual, expected)
 }
 
 const anyKind = KindNumber | KindText | KindJSON
@@ -48,9 +63,10 @@ const anyKind = KindNumber | KindText | KindJSON
 // operators is the table of operators. A new one is a new line here: validation, documents and messages follow.
 var operators = []OperatorInfo{
 	{
-		Name: "equals", Takes: anyKind, Expected: ExpectAny, phrase: "to equal", eval: evalEquals,
+		Name: "equals", Takes: everyKind, Expected: ExpectAny, phrase: "to equal", eval: evalEquals,
 		Doc: "Is the same value: numbers by value (1 and 1.0 are equal), texts by character, lists in order, objects without. " +
-			"Header and body text is read as a number when a number is expected. Values of different types cannot be compared, except with null.",
+			"Header and body text is read as a number when a number is expected. Dates are equal as instants; bytes are expected as base64 " +
+			"or `hex:`. Values of different types cannot be compared, except with null.",
 	},
 	ordering("lessThan", "to be less than", "Is a number below expected.", func(c int) bool { return c < 0 }),
 	ordering("lessOrEqual", "to be at most", "Is a number not above expected.", func(c int) bool { return c <= 0 }),
@@ -61,12 +77,12 @@ var operators = []OperatorInfo{
 		Doc: "Is a number from the first to the second of expected, both included.",
 	},
 	{
-		Name: "in", Takes: anyKind, Expected: ExpectList, phrase: "to be one of", eval: evalIn,
+		Name: "in", Takes: everyKind, Expected: ExpectList, phrase: "to be one of", eval: evalIn,
 		Doc: "Equals one of the values in the list expected.",
 	},
 	{
-		Name: "contains", Takes: KindText | KindJSON, Expected: ExpectPart, phrase: "to contain", eval: evalContains,
-		Doc: "Is text with expected in it, or a list with a member that equals expected.",
+		Name: "contains", Takes: KindText | KindJSON | KindList | KindBytes, Expected: ExpectPart, phrase: "to contain", eval: evalContains,
+		Doc: "Is text (or bytes) with expected in it, or a list with a member that equals expected.",
 	},
 	textual("startsWith", "to start with", "Is text that starts with expected.", strings.HasPrefix),
 	textual("endsWith", "to end with", "Is text that ends with expected.", strings.HasSuffix),
@@ -75,17 +91,17 @@ var operators = []OperatorInfo{
 		Doc: "Is text in which the regular expression expected (RE2) finds something; anchor it with ^ and $ to match the whole.",
 	},
 	{
-		Name: "exists", Takes: KindText | KindJSON, Expected: ExpectNothing, phrase: "to exist",
-		Doc: "Is there: the header was sent, the path selects at least one value (null counts).",
+		Name: "exists", Takes: everyKind &^ KindNumber, Expected: ExpectNothing, phrase: "to exist",
+		Doc: "Is there: the header was sent, the path or the selector selects at least one value (null counts).",
 		eval: func(a value, _ any) (bool, string) {
-			if list, ok := a.v.([]any); ok && a.list {
+			if list, ok := a.v.([]any); ok && (a.list || a.nodes) {
 				return len(list) > 0, ""
 			}
 			return a.none == "", ""
 		},
 	},
 	{
-		Name: "isEmpty", Takes: KindText | KindJSON, Expected: ExpectNothing, phrase: "to be empty",
+		Name: "isEmpty", Takes: KindText | KindJSON | KindList | KindBytes, Expected: ExpectNothing, phrase: "to be empty",
 		Doc: "Is empty text, an empty list or an empty object.",
 		eval: func(a value, _ any) (bool, string) {
 			n, cannot := lengthOf(a.v)
@@ -98,25 +114,43 @@ var operators = []OperatorInfo{
 	typed("isFloat", "to be a number with a fraction", "Is a number with a fraction (1.5 is, 1.0 is not).", func(v any) bool { d, ok := asDecimal(v); return ok && !d.isWhole() }),
 	typed("isNumber", "to be a number", "Is a number.", func(v any) bool { _, ok := v.(json.Number); return ok }),
 	typed("isString", "to be text", "Is text.", func(v any) bool { _, ok := v.(string); return ok }),
-	typed("isList", "to be a list", "Is a list.", func(v any) bool { _, ok := v.([]any); return ok }),
+	typedOf(KindJSON|KindList, "isList", "to be a list", "Is a list.", func(v any) bool { _, ok := v.([]any); return ok }),
 	typed("isObject", "to be an object", "Is an object.", func(v any) bool { _, ok := v.(map[string]any); return ok }),
 	shaped("isUuid", "to be a UUID", "Is text of the form of a UUID (RFC 9562), in any case.", isUUID),
 	shaped("isIsoDate", "to be an ISO 8601 date", "Is text that is a date or a date with time and offset (RFC 3339).", isISODate),
 	shaped("isIpv4", "to be an IPv4 address", "Is text that is an IPv4 address.", func(s string) bool { a, err := netip.ParseAddr(s); return err == nil && a.Is4() }),
 	shaped("isIpv6", "to be an IPv6 address", "Is text that is an IPv6 address without a zone.", func(s string) bool { a, err := netip.ParseAddr(s); return err == nil && a.Is6() && a.Zone() == "" }),
 	{
-		Name: "hasLength", Takes: KindText | KindJSON, Expected: ExpectLength, phrase: "to have the length", eval: evalHasLength,
-		Doc: "Is text of that many characters, or a list or object of that many members.",
+		Name: "hasLength", Takes: KindText | KindJSON | KindList | KindBytes, Expected: ExpectLength, phrase: "to have the length", eval: evalHasLength,
+		Doc: "Is text of that many characters, bytes of that many bytes, or a list or object of that many members.",
 	},
 	{
 		Name: "hasKey", Takes: KindJSON, Expected: ExpectText, phrase: "to have the key", eval: evalHasKey,
 		Doc: "Is an object with that key.",
 	},
 	{
-		Name: "hasValue", Takes: KindJSON, Expected: ExpectAny, phrase: "to have the value", eval: evalHasValue,
+		Name: "hasValue", Takes: KindJSON | KindList, Expected: ExpectAny, phrase: "to have the value", eval: evalHasValue,
 		Doc: "Is an object or list with a member that equals expected.",
 	},
+	{
+		Name: "containsSubset", Takes: KindJSON | KindList, Expected: ExpectAny, phrase: "to contain the subset", eval: evalContainsSubset,
+		Doc: "Holds all of expected and perhaps more: an object every key of it with a value that contains its own, a list for each member " +
+			"of it another member that contains it; any other value equals it.",
+	},
+	{
+		Name: "equalsUnordered", Takes: KindJSON | KindList, Expected: ExpectWhole, phrase: "to equal in any order", eval: evalEqualsUnordered,
+		Doc: "Is a list with the same members as expected, each as often, in any order.",
+	},
+	{
+		Name: "approximately", Takes: anyKind, Expected: ExpectNear, phrase: "to be approximately", eval: evalApproximately,
+		Doc: "Is a number that is at most `tolerance` away from `value`: `{value: 3.14, tolerance: 0.01}`.",
+	},
+	dated("before", "to be before", "Is a date before expected, which is a date or `now`.", func(c int) bool { return c < 0 }),
+	dated("after", "to be after", "Is a date after expected, which is a date or `now`.", func(c int) bool { return c > 0 }),
 }
+
+// everyKind is of operators that take whatever there is.
+const everyKind = anyKind | KindList | KindDate | KindBytes
 
 var operatorByName = indexBy(operators, func(o *OperatorInfo) string { return o.Name })
 
@@ -134,9 +168,14 @@ func OperatorsFor(source string) []string {
 	if !ok {
 		return nil
 	}
+	return operatorsOf(s.Yields)
+}
+
+// operatorsOf lists the names of the operators that fit values of these kinds.
+func operatorsOf(kinds Kind) []string {
 	var names []string
 	for i := range operators {
-		if operators[i].Takes&s.Yields != 0 {
+		if operators[i].Takes&kinds != 0 {
 			names = append(names, operators[i].Name)
 		}
 	}
@@ -180,8 +219,12 @@ func notANumber(a value) string {
 
 func textual(name, phrase, doc string, holds func(s, part string) bool) OperatorInfo {
 	return OperatorInfo{
-		Name: name, Takes: KindText | KindJSON, Expected: ExpectText, phrase: phrase, Doc: doc,
+		Name: name, Takes: KindText | KindJSON | KindBytes, Expected: ExpectText, phrase: phrase, Doc: doc,
 		eval: func(a value, expected any) (bool, string) {
+			if b, ok := a.v.(binary); ok {
+				part, cannot := expectedBytes(expected)
+				return cannot == "" && holds(string(b), string(part)), cannot
+			}
 			s, ok := a.v.(string)
 			part, ok2 := expected.(string)
 			if !ok || !ok2 {
@@ -193,8 +236,12 @@ func textual(name, phrase, doc string, holds func(s, part string) bool) Operator
 }
 
 func typed(name, phrase, doc string, holds func(v any) bool) OperatorInfo {
+	return typedOf(KindJSON, name, phrase, doc, holds)
+}
+
+func typedOf(takes Kind, name, phrase, doc string, holds func(v any) bool) OperatorInfo {
 	return OperatorInfo{
-		Name: name, Takes: KindJSON, Expected: ExpectNothing, phrase: phrase, Doc: doc,
+		Name: name, Takes: takes, Expected: ExpectNothing, phrase: phrase, Doc: doc,
 		eval: func(a value, _ any) (bool, string) { return holds(a.v), "" },
 	}
 }
@@ -218,6 +265,14 @@ func asDecimal(v any) (decimal, bool) {
 }
 
 func evalEquals(a value, expected any) (bool, string) {
+	if _, ok := a.v.(binary); ok && expected != nil {
+		part, cannot := expectedBytes(expected)
+		return cannot == "" && deepEqual(a.v, part), cannot
+	}
+	if text, ok := expected.(string); ok && a.date {
+		c, cannot := orderDates(a.v, text, time.Time{})
+		return cannot == "" && c == 0, cannot
+	}
 	if _, ok := expected.(json.Number); ok && a.wire {
 		c, cannot := order(a, expected)
 		return cannot == "" && c == 0, cannot
@@ -272,13 +327,11 @@ func evalContains(a value, expected any) (bool, string) {
 			return false, "text contains only text, not " + typeName(expected)
 		}
 		return strings.Contains(v, part), ""
+	case binary:
+		part, cannot := expectedBytes(expected)
+		return cannot == "" && bytes.Contains(v, part), cannot
 	case []any:
-		for _, e := range v {
-			if deepEqual(e, expected) {
-				return true, ""
-			}
-		}
-		return false, ""
+		return hasMember(a, v, expected), ""
 	default:
 		return false, typeName(a.v) + " contains nothing"
 	}
@@ -320,6 +373,8 @@ func lengthOf(v any) (int, string) {
 	switch x := v.(type) {
 	case string:
 		return utf8.RuneCountInString(x), ""
+	case binary:
+		return len(x), ""
 	case []any:
 		return len(x), ""
 	case map[string]any:

@@ -84,11 +84,16 @@ type Assertion struct {
 	Source string `json:"source"`
 	// Property says which part of the source: a header's name, a JSONPath. References are not replaced in it.
 	Property string `json:"property,omitempty"`
-	Operator string `json:"operator"`
+	// Filters are applied to what the source yields, one after the other, before it is judged.
+	Filters []Filter `json:"filters,omitempty"`
+	// Quantifier judges each member of a list by the operator, and says how many must hold; "" judges the value itself.
+	Quantifier Quantifier `json:"quantifier,omitempty"`
+	Operator   string     `json:"operator"`
 	// Expected is any JSON value that the operator takes; nil when absent. References stand in its strings.
 	Expected json.RawMessage `json:"expected,omitempty"`
-	Not      bool            `json:"not,omitempty"`
-	Severity Severity        `json:"severity,omitempty"`
+	// Not turns the operator into its opposite; under a quantifier, for each member.
+	Not      bool     `json:"not,omitempty"`
+	Severity Severity `json:"severity,omitempty"`
 }
 
 // Severity says what a false assertion does to its run.
@@ -103,6 +108,21 @@ const (
 // Severities lists every Severity, for documents.
 func Severities() []string { return []string{string(Hard), string(Soft)} }
 
+// Quantifier says how many members of a list must hold.
+type Quantifier string
+
+// The quantifiers. Of an empty list All and None hold, and Any does not.
+const (
+	QuantifierAny  Quantifier = "any"
+	QuantifierAll  Quantifier = "all"
+	QuantifierNone Quantifier = "none"
+)
+
+// Quantifiers lists every Quantifier, for documents.
+func Quantifiers() []string {
+	return []string{string(QuantifierAny), string(QuantifierAll), string(QuantifierNone)}
+}
+
 // Capture keeps a part of a response as a variable for the steps after it.
 type Capture struct {
 	Name     string `json:"name"`
@@ -110,6 +130,8 @@ type Capture struct {
 	Property string `json:"property,omitempty"`
 	// Secret keeps the value out of all that the run says from there on.
 	Secret bool `json:"secret,omitempty"`
+	// Filters are applied to what the source yields, one after the other, before it is kept.
+	Filters []Filter `json:"filters,omitempty"`
 }
 
 // Follows returns whether redirects are followed.

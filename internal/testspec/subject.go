@@ -1,7 +1,9 @@
 package testspec
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,15 +13,31 @@ import (
 	"github.com/testflow/testflow/internal/limits"
 )
 
-// Subject is a response as assertions and captures see it. It reads the body as JSON once, when first asked to. Not
-// safe for concurrent use.
+// Subject is a response as assertions and captures see it. It reads the body as text, JSON, XML or HTML once, when first
+// asked to. Not safe for concurrent use.
 type Subject struct {
 	Status       int
 	Header       http.Header // canonical names
 	Body         []byte      // decompressed, whole
 	ResponseTime time.Duration
-	// Scope is what an expression reads variables from; nil means that there are none.
+	// Scope is what expressions and the source variable read variables from; nil means that there are none.
 	Scope *Scope
+
+	Reason      string // that the status line gives, "" when it gives none
+	HTTPVersion string // "1.0", "1.1", "2", "3"
+	URL         string // that answered, credentials masked
+	RemoteIP    string
+	Redirects   []Hop
+	Timings     Timings
+	// SetCookies are those that this response and the redirects before it set, in their order; Jar returns those that
+	// would be sent to the URL that answered, and may be nil.
+	SetCookies []*http.Cookie
+	Jar        func() []*http.Cookie
+	// TLSVersion ("1.3"), TLSCipher and ALPN are empty, and Certificate, the target's own, is nil without TLS.
+	TLSVersion, TLSCipher, ALPN string
+	Certificate                 *x509.Certificate
+	// Now is the time at which all assertions of a step are judged.
+	Now time.Time
 
 	bodyText *string
 	document any
@@ -27,13 +45,24 @@ type Subject struct {
 	docRead  bool
 	docNodes int // an upper bound
 
-	plainDocument any // document as expressions see it
-	plainMade     bool
+	plainDocument     any // document as expressions see it
+	plainMade         bool
+	markup, xmlAsHTML *markup
 }
 
+// Hop is one redirect that was followed.
+type Hop struct {
+	Status        int
+	URL, Location string // credentials masked
+}
+
+// Timings are the phases of a request, each summed over its redirects; 0 is one that did not happen.
+type Timings struct{ DNS, Connect, TLS, FirstByte, Download time.Duration }
+
+// text returns the body as text.
 func (s *Subject) text() string {
 	if s.bodyText == nil {
-		t := string(s.Body)
+		t := decodeText(s.Body, s.Header.Get("Content-Type"))
 		s.bodyText = &t
 	}
 	return *s.bodyText
@@ -43,7 +72,7 @@ func (s *Subject) text() string {
 func (s *Subject) json() (doc any, why string) {
 	if !s.docRead {
 		s.docRead = true
-		s.document, s.docNodes, s.docError = readDocument(s.Body)
+		s.document, s.docNodes, s.docError = readDocument(bytes.TrimPrefix(s.Body, bomUTF8))
 	}
 	return s.document, s.docError
 }
@@ -104,7 +133,7 @@ func (s *Subject) Capture(ctx context.Context, c Capture) (json.RawMessage, erro
 	if !ok {
 		return nil, &CaptureError{"there is no source " + shorten(c.Source, 40)}
 	}
-	v := src.read(ctx, s, c.Property)
+	v := s.filter(ctx, src.read(ctx, s, c.Property), c.Filters).only()
 	if list, ok := v.v.([]any); ok && v.list && len(list) == 0 {
 		v = missing("the path selects nothing")
 	}
@@ -135,11 +164,16 @@ func (s *Subject) selectPath(ctx context.Context, property string) value {
 	if why != "" {
 		return unreadable(why)
 	}
+	return selectFrom(ctx, doc, s.docNodes, property)
+}
+
+// selectFrom reads a JSONPath from doc, which holds at most so many values.
+func selectFrom(ctx context.Context, doc any, size int, property string) value {
 	path, err := compilePath(property)
 	if err != nil {
 		return unreadable(err.Error())
 	}
-	nodes, err := path.run(ctx, doc, s.docNodes)
+	nodes, err := path.run(ctx, doc, size)
 	if err != nil {
 		var given errSelector
 		if errors.As(err, &given) {

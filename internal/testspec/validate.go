@@ -119,7 +119,9 @@ func (v *validator) step(s Step, at string) {
 			v.refuse(cat+"/name", "This step has a capture of this name already.")
 		}
 		here[c.Name], v.known[c.Name] = true, true
-		v.source(c.Source, c.Property, cat)
+		if src := v.source(c.Source, c.Property, cat); src != nil {
+			v.filters(c.Filters, src.yields(c.Property), cat+"/filters")
+		}
 	}
 }
 
@@ -369,14 +371,16 @@ func (v *validator) source(name, property, at string) *SourceInfo {
 		v.refuse(at+"/source", "A source is needed: one of %s.", strings.Join(SourceNames(), ", "))
 		return nil
 	case !ok:
-		v.refuse(at+"/source", "There is no such source; there are %s.", strings.Join(SourceNames(), ", "))
+		v.refuse(at+"/source", "%s", unknownName("source", name, SourceNames()))
 		return nil
 	case src.Property == "" && property != "":
 		v.refuse(at+"/property", "The source %s takes no property.", name)
 	case src.Property != "" && property == "":
-		v.refuse(at+"/property", "The source %s needs a property: %s.", name, src.Property)
+		v.refuse(at+"/property", "The source %s needs a property: %s.", name, src.wants())
 	case len(property) > limits.MaxProperty:
 		v.refuse(at+"/property", "A property has at most %d bytes.", limits.MaxProperty)
+	case src.parts != nil && !src.hasPart(property):
+		v.refuse(at+"/property", "%s", unknownName("part of "+name, property, src.partNames()))
 	case src.checkProperty != nil:
 		if why := src.checkProperty(property); why != "" {
 			v.refuse(at+"/property", "%s", why)
@@ -390,9 +394,16 @@ func (v *validator) assertion(a Assertion, at string) {
 	if a.Severity != "" && !slices.Contains(Severities(), string(a.Severity)) {
 		v.refuse(at+"/severity", "This is one of %s.", strings.Join(Severities(), ", "))
 	}
-	fitting := OperatorNames()
+	if a.Quantifier != "" && !slices.Contains(Quantifiers(), string(a.Quantifier)) {
+		v.refuse(at+"/quantifier", "This is one of %s.", strings.Join(Quantifiers(), ", "))
+	}
+	var got yielded
 	if src != nil {
-		fitting = OperatorsFor(src.Name)
+		got = v.yielded(a, src, at)
+	}
+	fitting := OperatorNames()
+	if got.kinds != 0 {
+		fitting = operatorsOf(got.kinds)
 	}
 	op, ok := operatorByName[a.Operator]
 	switch {
@@ -400,17 +411,38 @@ func (v *validator) assertion(a Assertion, at string) {
 		v.refuse(at+"/operator", "An operator is needed: one of %s.", strings.Join(fitting, ", "))
 		return
 	case !ok:
-		v.refuse(at+"/operator", "There is no such operator; there are %s.", strings.Join(fitting, ", "))
+		v.refuse(at+"/operator", "%s", unknownName("operator", a.Operator, fitting))
 		return
-	case src != nil && op.Takes&src.Yields == 0:
-		v.refuse(at+"/operator", "The source %s yields %s, and %s does not fit; there are %s.",
-			src.Name, src.Yields.names(), op.Name, strings.Join(fitting, ", "))
+	case got.kinds != 0 && op.Takes&got.kinds == 0:
+		v.refuse(at+"/operator", "%s yields %s, and %s does not fit; there are %s.",
+			got.whom, got.kinds.names(), op.Name, strings.Join(fitting, ", "))
 		return
 	}
-	v.expected(a, src, op, at+"/expected")
+	v.expected(a, got, op, at+"/expected")
 }
 
-func (v *validator) expected(a Assertion, src *SourceInfo, op *OperatorInfo, at string) {
+// yielded follows the kinds of values from the source through filters and quantifier to the operator.
+func (v *validator) yielded(a Assertion, src *SourceInfo, at string) yielded {
+	got := yielded{kinds: src.yields(a.Property), whom: "The source " + src.Name}
+	if len(a.Filters) > 0 {
+		before := len(v.faults)
+		got.kinds = v.filters(a.Filters, got.kinds, at+"/filters")
+		got.whom = "The filter " + a.Filters[len(a.Filters)-1].Name
+		if len(v.faults) > before {
+			return yielded{} // what comes is not known
+		}
+	}
+	if a.Quantifier != "" {
+		if got.kinds&(KindList|KindJSON) == 0 {
+			v.refuse(at+"/quantifier", "A quantifier is about the members of a list, and here comes %s.", got.kinds.names())
+			return yielded{}
+		}
+		got.kinds = KindJSON | KindText
+	}
+	return got
+}
+
+func (v *validator) expected(a Assertion, got yielded, op *OperatorInfo, at string) {
 	if op.Expected == ExpectNothing {
 		if a.Expected != nil {
 			v.refuse(at, "The operator %s takes no expected value.", op.Name)
@@ -435,7 +467,7 @@ func (v *validator) expected(a Assertion, src *SourceInfo, op *OperatorInfo, at 
 		v.refuse(at, "This is not JSON.")
 		return
 	}
-	if why := checkExpected(value, src, op); why != "" {
+	if why := checkExpected(value, got, op); why != "" {
 		v.refuse(at, "%s", why)
 	}
 }

@@ -74,7 +74,7 @@ func TestValidate_refuses(t *testing.T) {
 		{assert(`"source":"status","operator":"equal","expected":2`), "/steps/0/assertions/0/operator", "lessThan"},
 		{assert(`"source":"status"`), "/steps/0/assertions/0/operator", "needed"},
 		{assert(`"source":"status","property":"x","operator":"equals","expected":2`), "/steps/0/assertions/0/property", "no property"},
-		{assert(`"source":"xpath","operator":"equals","expected":2`), "/steps/0/assertions/0/source", "jsonpath"},
+		{assert(`"source":"jsonPath","operator":"equals","expected":2`), "/steps/0/assertions/0/source", "did you mean jsonpath?"},
 		{assert(`"operator":"equals","expected":2`), "/steps/0/assertions/0/source", "needed"},
 		{assert(`"source":"header","operator":"exists"`), "/steps/0/assertions/0/property", "needs a property"},
 		{assert(`"source":"header","property":"a b","operator":"exists"`), "/steps/0/assertions/0/property", "name of a header"},
@@ -92,7 +92,7 @@ func TestValidate_refuses(t *testing.T) {
 		{assert(`"source":"status","operator":"equals","expected":1,"severity":"hot"`), "/steps/0/assertions/0/severity", "soft"},
 		{step(`"captures":[{"name":"a b","source":"status"}]`), "/steps/0/captures/0/name", "letter"},
 		{step(`"captures":[{"name":"a","source":"status"},{"name":"a","source":"body"}]`), "/steps/0/captures/1/name", "already"},
-		{step(`"captures":[{"name":"a","source":"cookie"}]`), "/steps/0/captures/0/source", "no such source"},
+		{step(`"captures":[{"name":"a","source":"sheet"}]`), "/steps/0/captures/0/source", "no such source"},
 		{step(`"name":"` + strings.Repeat("ä", 201) + `"`), "/steps/0/name", "200"},
 	} {
 		t.Run(c.pointer+" "+c.word, func(t *testing.T) {

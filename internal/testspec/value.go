@@ -2,6 +2,7 @@ package testspec
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +23,12 @@ type value struct {
 	none string // set when there is no value: a clause that says why
 	// broken means that a value could not be had at all, not that the place is empty; then even exists fails.
 	broken bool
+	nodes  bool // v is the []any that an XPath or a CSS selector selected; a single one counts as itself
+	date   bool // v is text that holds an instant, RFC 3339
 }
+
+// binary is bytes that are not text. JSON shows them as base64.
+type binary []byte
 
 func jsonNumber(s string) json.Number { return json.Number(s) }
 
@@ -45,6 +51,8 @@ func typeName(v any) string {
 		return "text"
 	case []any:
 		return "a list"
+	case binary:
+		return "bytes"
 	default:
 		return "an object"
 	}
@@ -121,11 +129,12 @@ func deepEqual(a, b any) bool {
 	case map[string]any:
 		y, ok := b.(map[string]any)
 		return ok && maps.EqualFunc(x, y, deepEqual)
+	case binary:
+		y, ok := b.(binary)
+		return ok && bytes.Equal(x, y)
 	default:
-		if _, isList := b.([]any); isList {
-			return false
-		}
-		if _, isObject := b.(map[string]any); isObject {
+		switch b.(type) {
+		case []any, map[string]any, binary:
 			return false
 		}
 		return a == b
@@ -144,6 +153,8 @@ func encodeJSON(b []byte, v any) []byte {
 		return append(b, x...)
 	case string:
 		return appendQuoted(b, x)
+	case binary:
+		return append(base64.StdEncoding.AppendEncode(append(b, '"'), x), '"')
 	case []any:
 		b = append(b, '[')
 		for i, e := range x {
@@ -176,6 +187,9 @@ func encodeJSON(b []byte, v any) []byte {
 
 // show cuts v down for a result.
 func show(v any) Shown {
+	if b, ok := v.(binary); ok {
+		return showBytes(b)
+	}
 	text, isText := v.(string)
 	if isText && len(text) > limits.MaxActual {
 		return shownCut(text)
@@ -188,6 +202,12 @@ func show(v any) Shown {
 		return shownCut(text)
 	}
 	return Shown{JSON: cleanNUL(whole), Size: len(text)}
+}
+
+// showBytes shows bytes as base64, cut to whole groups of it.
+func showBytes(b binary) Shown {
+	cut := b[:min(len(b), limits.MaxActual/4*3)]
+	return Shown{JSON: encodeJSON(nil, cut), Size: len(b), Truncated: len(cut) < len(b)}
 }
 
 // shownCut shows text by its beginning, as a JSON string.

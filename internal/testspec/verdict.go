@@ -4,14 +4,16 @@ import "encoding/json"
 
 // Verdict is the judgement of one assertion. It carries the assertion, so that a reader needs nothing else.
 type Verdict struct {
-	Source   string
-	Property string
-	Operator string
-	Not      bool
-	Severity Severity
+	Source     string
+	Property   string
+	Filters    []Filter
+	Quantifier Quantifier
+	Operator   string
+	Not        bool
+	Severity   Severity
 	// Expected is what was compared with, variables put in; its JSON is nil when the operator takes none.
 	Expected Shown
-	// Actual is what the response held; its JSON is nil when there was nothing.
+	// Actual is what the response held, filters applied; its JSON is nil when there was nothing. Bytes are shown as base64.
 	Actual Shown
 	Pass   bool
 	// Message is one readable sentence, true and false alike.

@@ -17,6 +17,7 @@ import (
 	"github.com/oapi-codegen/runtime"
 	openapi_types "github.com/oapi-codegen/runtime/types"
 	"github.com/testflow/testflow/internal/run"
+	"github.com/testflow/testflow/internal/testspec"
 )
 
 // Defines values for ApiKeyCreatedByKind.
@@ -162,46 +163,61 @@ func (e InvitationStatus) Valid() bool {
 
 // Defines values for Operator.
 const (
-	Between        Operator = "between"
-	Contains       Operator = "contains"
-	EndsWith       Operator = "endsWith"
-	Equals         Operator = "equals"
-	Exists         Operator = "exists"
-	GreaterOrEqual Operator = "greaterOrEqual"
-	GreaterThan    Operator = "greaterThan"
-	HasKey         Operator = "hasKey"
-	HasLength      Operator = "hasLength"
-	HasValue       Operator = "hasValue"
-	In             Operator = "in"
-	IsBoolean      Operator = "isBoolean"
-	IsEmpty        Operator = "isEmpty"
-	IsFloat        Operator = "isFloat"
-	IsInteger      Operator = "isInteger"
-	IsIpv4         Operator = "isIpv4"
-	IsIpv6         Operator = "isIpv6"
-	IsIsoDate      Operator = "isIsoDate"
-	IsList         Operator = "isList"
-	IsNull         Operator = "isNull"
-	IsNumber       Operator = "isNumber"
-	IsObject       Operator = "isObject"
-	IsString       Operator = "isString"
-	IsUuid         Operator = "isUuid"
-	LessOrEqual    Operator = "lessOrEqual"
-	LessThan       Operator = "lessThan"
-	Matches        Operator = "matches"
-	StartsWith     Operator = "startsWith"
+	After           Operator = "after"
+	Approximately   Operator = "approximately"
+	Before          Operator = "before"
+	Between         Operator = "between"
+	Contains        Operator = "contains"
+	ContainsSubset  Operator = "containsSubset"
+	EndsWith        Operator = "endsWith"
+	Equals          Operator = "equals"
+	EqualsUnordered Operator = "equalsUnordered"
+	Exists          Operator = "exists"
+	GreaterOrEqual  Operator = "greaterOrEqual"
+	GreaterThan     Operator = "greaterThan"
+	HasKey          Operator = "hasKey"
+	HasLength       Operator = "hasLength"
+	HasValue        Operator = "hasValue"
+	In              Operator = "in"
+	IsBoolean       Operator = "isBoolean"
+	IsEmpty         Operator = "isEmpty"
+	IsFloat         Operator = "isFloat"
+	IsInteger       Operator = "isInteger"
+	IsIpv4          Operator = "isIpv4"
+	IsIpv6          Operator = "isIpv6"
+	IsIsoDate       Operator = "isIsoDate"
+	IsList          Operator = "isList"
+	IsNull          Operator = "isNull"
+	IsNumber        Operator = "isNumber"
+	IsObject        Operator = "isObject"
+	IsString        Operator = "isString"
+	IsUuid          Operator = "isUuid"
+	LessOrEqual     Operator = "lessOrEqual"
+	LessThan        Operator = "lessThan"
+	Matches         Operator = "matches"
+	StartsWith      Operator = "startsWith"
 )
 
 // Valid indicates whether the value is a known member of the Operator enum.
 func (e Operator) Valid() bool {
 	switch e {
+	case After:
+		return true
+	case Approximately:
+		return true
+	case Before:
+		return true
 	case Between:
 		return true
 	case Contains:
 		return true
+	case ContainsSubset:
+		return true
 	case EndsWith:
 		return true
 	case Equals:
+		return true
+	case EqualsUnordered:
 		return true
 	case Exists:
 		return true
@@ -460,11 +476,28 @@ func (e SignInTokenType) Valid() bool {
 // Defines values for Source.
 const (
 	SourceBody         Source = "body"
+	SourceBodySize     Source = "bodySize"
+	SourceBytes        Source = "bytes"
+	SourceCertificate  Source = "certificate"
+	SourceCookie       Source = "cookie"
+	SourceCss          Source = "css"
 	SourceExpression   Source = "expression"
 	SourceHeader       Source = "header"
+	SourceHttpVersion  Source = "httpVersion"
 	SourceJsonpath     Source = "jsonpath"
+	SourceMd5          Source = "md5"
+	SourceReason       Source = "reason"
+	SourceRedirects    Source = "redirects"
+	SourceRegex        Source = "regex"
+	SourceRemoteIp     Source = "remoteIp"
 	SourceResponseTime Source = "responseTime"
+	SourceSha256       Source = "sha256"
 	SourceStatus       Source = "status"
+	SourceTiming       Source = "timing"
+	SourceTls          Source = "tls"
+	SourceUrl          Source = "url"
+	SourceVariable     Source = "variable"
+	SourceXpath        Source = "xpath"
 )
 
 // Valid indicates whether the value is a known member of the Source enum.
@@ -472,15 +505,49 @@ func (e Source) Valid() bool {
 	switch e {
 	case SourceBody:
 		return true
+	case SourceBodySize:
+		return true
+	case SourceBytes:
+		return true
+	case SourceCertificate:
+		return true
+	case SourceCookie:
+		return true
+	case SourceCss:
+		return true
 	case SourceExpression:
 		return true
 	case SourceHeader:
 		return true
+	case SourceHttpVersion:
+		return true
 	case SourceJsonpath:
+		return true
+	case SourceMd5:
+		return true
+	case SourceReason:
+		return true
+	case SourceRedirects:
+		return true
+	case SourceRegex:
+		return true
+	case SourceRemoteIp:
 		return true
 	case SourceResponseTime:
 		return true
+	case SourceSha256:
+		return true
 	case SourceStatus:
+		return true
+	case SourceTiming:
+		return true
+	case SourceTls:
+		return true
+	case SourceUrl:
+		return true
+	case SourceVariable:
+		return true
+	case SourceXpath:
 		return true
 	default:
 		return false
@@ -956,15 +1023,25 @@ type ApiKeyUse struct {
 type Assertion struct {
 	// Expected What must come; which types fit depends on the operator.
 	Expected interface{} `json:"expected,omitempty"`
-	Not      *bool       `json:"not,omitempty"`
-	Operator Operator    `json:"operator"`
 
-	// Property Name of the header, the JSONPath (RFC 9535), or the expression.
+	// Filters What is done to the value, one after the other, before it is judged or kept.
+	Filters *FilterRules `json:"filters,omitempty"`
+
+	// Not The opposite of the operator; under a quantifier, for each member.
+	Not      *bool    `json:"not,omitempty"`
+	Operator Operator `json:"operator"`
+
+	// Property Which part of the source: a header's name, a JSONPath (RFC 9535), a field of the certificate, an expression …
 	Property *string `json:"property,omitempty"`
+
+	// Quantifier Judges each member of a list: how many of them must hold.
+	Quantifier *Quantifier `json:"quantifier,omitempty"`
 
 	// Severity A soft assertion that is false doesn't fail the run.
 	Severity *AssertionSeverity `json:"severity,omitempty"`
-	Source   Source             `json:"source"`
+
+	// Source The part of a response that is judged or kept; docs/test-language.md says what each one yields.
+	Source Source `json:"source"`
 }
 
 // AssertionSeverity A soft assertion that is false doesn't fail the run.
@@ -985,15 +1062,21 @@ type AssertionResult struct {
 	// ExpectedTruncated Then `expected` is text with its beginning.
 	ExpectedTruncated *bool `json:"expectedTruncated,omitempty"`
 
+	// Filters What is done to the value, one after the other, before it is judged or kept.
+	Filters *FilterRules `json:"filters,omitempty"`
+
 	// Index In the step, from 0.
-	Index    int                     `json:"index"`
-	Message  *string                 `json:"message,omitempty"`
-	Not      *bool                   `json:"not,omitempty"`
-	Operator string                  `json:"operator"`
-	Pass     bool                    `json:"pass"`
-	Property *string                 `json:"property,omitempty"`
-	Severity AssertionResultSeverity `json:"severity"`
-	Source   string                  `json:"source"`
+	Index    int     `json:"index"`
+	Message  *string `json:"message,omitempty"`
+	Not      *bool   `json:"not,omitempty"`
+	Operator string  `json:"operator"`
+	Pass     bool    `json:"pass"`
+	Property *string `json:"property,omitempty"`
+
+	// Quantifier Judges each member of a list: how many of them must hold.
+	Quantifier *Quantifier             `json:"quantifier,omitempty"`
+	Severity   AssertionResultSeverity `json:"severity"`
+	Source     string                  `json:"source"`
 }
 
 // AssertionResultSeverity defines model for AssertionResult.Severity.
@@ -1092,11 +1175,15 @@ type BodyPart struct {
 
 // CaptureRule defines model for CaptureRule.
 type CaptureRule struct {
-	Name     string  `json:"name"`
-	Property *string `json:"property,omitempty"`
+	// Filters What is done to the value, one after the other, before it is judged or kept.
+	Filters  *FilterRules `json:"filters,omitempty"`
+	Name     string       `json:"name"`
+	Property *string      `json:"property,omitempty"`
 
 	// Secret The value is masked, in the capture and in all that the run says from then on, however it is encoded.
-	Secret *bool  `json:"secret,omitempty"`
+	Secret *bool `json:"secret,omitempty"`
+
+	// Source The part of a response that is judged or kept; docs/test-language.md says what each one yields.
 	Source Source `json:"source"`
 }
 
@@ -1274,6 +1361,12 @@ type FieldError struct {
 	// Pointer JSON Pointer (RFC 6901) into the body; empty means the whole of it.
 	Pointer *string `json:"pointer,omitempty"`
 }
+
+// FilterRule One filter: its name and its argument, `true` when it takes none.
+type FilterRule = testspec.Filter
+
+// FilterRules What is done to the value, one after the other, before it is judged or kept.
+type FilterRules = []FilterRule
 
 // FollowedRedirect defines model for FollowedRedirect.
 type FollowedRedirect = run.Redirect
@@ -1638,6 +1731,9 @@ type ProjectUpdate struct {
 	Name        *string `json:"name,omitempty"`
 }
 
+// Quantifier Judges each member of a list: how many of them must hold.
+type Quantifier = testspec.Quantifier
+
 // RefreshRequest defines model for RefreshRequest.
 type RefreshRequest struct {
 	RefreshToken string `json:"refreshToken"`
@@ -1920,7 +2016,7 @@ type SignIn struct {
 // SignInTokenType defines model for SignIn.TokenType.
 type SignInTokenType string
 
-// Source defines model for Source.
+// Source The part of a response that is judged or kept; docs/test-language.md says what each one yields.
 type Source string
 
 // Step defines model for Step.
@@ -2214,6 +2310,22 @@ type Summary struct {
 
 // Tags defines model for Tags.
 type Tags = []string
+
+// TargetCertificate The certificate that the target itself showed.
+type TargetCertificate struct {
+	// Fingerprint SHA-256, hexadecimal.
+	Fingerprint string `json:"fingerprint"`
+	Issuer      string `json:"issuer"`
+
+	// NotAfter RFC 3339 in UTC with milliseconds.
+	NotAfter Timestamp `json:"notAfter"`
+
+	// NotBefore RFC 3339 in UTC with milliseconds.
+	NotBefore Timestamp `json:"notBefore"`
+
+	// Subject As RFC 2253 writes it.
+	Subject string `json:"subject"`
+}
 
 // Test defines model for Test.
 type Test = json.RawMessage
