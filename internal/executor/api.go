@@ -24,6 +24,8 @@ type Input struct {
 	// OrgID keeps connections apart: only runs of one organization share them.
 	OrgID uuid.UUID
 	Spec  testspec.Spec
+	// Fragments are what the spec's steps use, by name, with all that these use in turn.
+	Fragments map[string]testspec.Fragment
 	// Variables were given for this run and win over everything; Environment are the chosen environment's and lose
 	// against the spec's own. A capture wins over all three from the next step on.
 	Variables   map[string]string
@@ -72,7 +74,14 @@ const (
 	CodeShutdown  Code = "shutdown"    // [inconclusive] the worker is stopping
 	CodeInternal  Code = "internal"    // [inconclusive] our fault
 	CodeCanceled  Code = "canceled"    // [canceled] somebody stopped it
-	CodeEarlier   Code = "earlierStep" // [skipped] a step before it did not pass
+	CodeEarlier   Code = "earlierStep" // [skipped] a step before it did not pass, or the run had ended
+
+	CodeUntil      Code = "until"      // [failed] what a retry waits for did not come
+	CodeExpression Code = "expression" // [errored] a condition, or what a retry waits for, has no value
+	CodeFragment   Code = "fragment"   // [errored] a fragment is not what the spec needs
+	CodeCondition  Code = "condition"  // [skipped] its condition is false
+	CodeSkip       Code = "skip"       // [skipped] the spec says so
+	CodeNoRows     Code = "noRows"     // [skipped] the list of its loop is empty
 )
 
 // Codes lists every Code, for documents.
@@ -80,6 +89,7 @@ func Codes() []Code {
 	return []Code{
 		CodeAssertion, CodeCapture, CodeDNS, CodeConnect, CodeTLS, CodeTimeout, CodeProtocol, CodeTooLarge,
 		CodeRedirects, CodeRequest, CodeVariable, CodeAuth, CodeBlocked, CodeShutdown, CodeInternal, CodeCanceled, CodeEarlier,
+		CodeUntil, CodeExpression, CodeFragment, CodeCondition, CodeSkip, CodeNoRows,
 	}
 }
 
@@ -110,6 +120,8 @@ type Error struct {
 	Code    Code
 	Message string
 	Phase   Phase // "" when it belongs to none
+
+	again bool // a retry may try once more
 }
 
 // Error returns code and message.
@@ -121,10 +133,18 @@ type Observation interface{ observation() }
 
 // StepFinished is the end of one step, skipped ones included.
 type StepFinished struct {
-	Index  int    // from 0
-	Name   string // the step's, or "Step 3" when it has none
-	Status Status
-	Error  *Error // nil when it passed
+	Index int // among setup, steps and teardown with fragments put in, from 0
+	// Iteration counts the results of this step, from 0: more than one come from repeat and forEach, its own and those of
+	// the fragments that it stands in.
+	Iteration int
+	Tries     int // how often the request was sent, under its retry; 0 when it was not
+	Phase     testspec.Phase
+	Fragment  string // the name of the one that the step is written in; "" = the spec's own
+	Name      string // the step's, or "Step 3" when it has none
+	Status    Status
+	// More says that another step may be executed after this one.
+	More  bool
+	Error *Error // nil when it passed
 	// Request is nil when it could not be prepared or the step was skipped, Response when none arrived.
 	Request   *RequestSummary
 	Response  *ResponseSummary
@@ -137,8 +157,9 @@ type StepFinished struct {
 
 // AssertionEvaluated is the judgement of one assertion.
 type AssertionEvaluated struct {
-	Step  int // the step's index, from 0
-	Index int // within the step, from 0
+	Step      int // the step's index, from 0
+	Iteration int `json:"Iteration,omitzero"` // the step's
+	Index     int // within the step, from 0
 	testspec.Verdict
 }
 
@@ -237,7 +258,7 @@ type Result struct {
 	Error *Error
 	// FailedStep is the index of that step, -1 when there is none.
 	FailedStep int
-	// StepsRun and StepsSkipped add up to the spec's steps, unless the run was stopped before its first.
+	// StepsRun and StepsSkipped count results of steps, each iteration by itself.
 	StepsRun, StepsSkipped                   int
 	Assertions, AssertionsFailed, SoftFailed int
 	Captures                                 []Captured // of all steps, later ones of the same name win

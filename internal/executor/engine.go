@@ -94,7 +94,7 @@ func (e *Engine) Run(ctx context.Context, in Input, observe func(Observation)) R
 	limited, stop := context.WithTimeoutCause(ctx, total, &runTimeout{total})
 	defer stop()
 	defer r.dropOwn()
-	r.run(limited)
+	r.run(limited, ctx)
 	r.result.FinishedAt = e.cfg.Now()
 	r.result.Duration = r.result.FinishedAt.Sub(r.result.StartedAt)
 	return r.maskedResult()
@@ -126,41 +126,22 @@ type runner struct {
 	bodyHeld bool
 	digests  map[digestKey]*digestState
 	result   Result
+	flow     flow
+	// lastSubject is the last response that was judged; kept for conditions only.
+	lastSubject *testspec.Subject
 }
 
-func (r *runner) run(ctx context.Context) {
-	for i := range r.in.Spec.Steps {
-		if r.result.Status == Passed && ctx.Err() != nil {
-			r.end(stopped(ctx), -1)
-		}
-		if r.result.Status != Passed {
-			r.skip(i)
-			continue
-		}
-		step, verdicts := r.guardedStep(ctx, i)
-		r.result.StepsRun++
-		r.add(step)
-		r.observe(step)
-		for j := range verdicts {
-			r.observe(AssertionEvaluated{Step: i, Index: j, Verdict: verdicts[j]})
-		}
-		if step.Status != Passed {
-			r.end(step.Error, i)
-		}
-	}
-}
-
-// end notes why the run did not pass.
+// end notes why the run did not pass, the first time; what happens in the teardown says so.
 func (r *runner) end(err *Error, step int) {
+	if r.result.Status != Passed {
+		return
+	}
+	if p := r.flow.plan; len(p.Teardown) > 0 && step >= p.Teardown[0].Index {
+		told := *err
+		told.Message = "In the teardown: " + err.Message
+		err = &told
+	}
 	r.result.Status, r.result.Code, r.result.Error, r.result.FailedStep = statusOf(err.Code), err.Code, err, step
-}
-
-func (r *runner) skip(i int) {
-	r.result.StepsSkipped++
-	r.observe(StepFinished{
-		Index: i, Name: stepName(r.in.Spec.Steps[i], i), Status: Skipped, StartedAt: r.engine.cfg.Now(),
-		Error: &Error{Code: CodeEarlier, Message: "Skipped, because the run had ended before it."},
-	})
 }
 
 func (r *runner) add(s StepFinished) {
@@ -196,37 +177,53 @@ func (t *Timings) add(o Timings) {
 }
 
 // guardedStep runs a step; a panic in it (a decoder that trips over what a target sent) ends the run, not the process.
-func (r *runner) guardedStep(ctx context.Context, i int) (s StepFinished, verdicts []testspec.Verdict) {
+func (r *runner) guardedStep(ctx context.Context, u *testspec.Unit) (s StepFinished, verdicts []testspec.Verdict) {
 	started := r.engine.cfg.Now()
 	defer func() {
 		if p := recover(); p != nil {
 			r.engine.log.LogAttrs(ctx, slog.LevelError, "step panicked", slog.String("run_id", r.in.RunID.String()),
-				slog.Int("step", i), slog.String("panic", r.masker.MaskString(fmt.Sprint(p))), slog.String("stack", string(debug.Stack())))
-			s = StepFinished{
-				Index: i, Name: stepName(r.in.Spec.Steps[i], i), Status: Inconclusive, StartedAt: started,
-				Error: &Error{Code: CodeInternal, Message: "Something went wrong here, not at the target."},
-			}
+				slog.Int("step", u.Index), slog.String("panic", r.masker.MaskString(fmt.Sprint(p))), slog.String("stack", string(debug.Stack())))
+			s = r.named(u)
+			s.Status, s.StartedAt = Inconclusive, started
+			s.Error = &Error{Code: CodeInternal, Message: "Something went wrong here, not at the target."}
 			verdicts = nil
 		}
 	}()
-	return r.step(ctx, i)
+	return r.step(ctx, u)
 }
 
-func (r *runner) step(ctx context.Context, i int) (StepFinished, []testspec.Verdict) {
-	step := r.in.Spec.Steps[i]
-	out := StepFinished{Index: i, Name: stepName(step, i), Status: Passed, StartedAt: r.engine.cfg.Now()}
-	fail := func(err *Error) (StepFinished, []testspec.Verdict) {
-		out.Status, out.Error = statusOf(err.Code), err
-		return out, nil
+// step sends a step's request, again under its retry, and judges the last answer.
+func (r *runner) step(ctx context.Context, u *testspec.Unit) (StepFinished, []testspec.Verdict) {
+	out := r.named(u)
+	verdicts, err := r.try(ctx, u.Step, &out)
+	for retry := u.Step.Request.Retry; retry != nil && err != nil && err.again && out.Tries < retry.Tries(); {
+		if waited := pause(ctx, retry.Pause(out.Tries+1)); waited != nil {
+			err = waited
+			break
+		}
+		tries := out.Tries
+		out = r.named(u)
+		out.Tries = tries
+		verdicts, err = r.try(ctx, u.Step, &out)
 	}
+	if err != nil {
+		out.Status, out.Error = statusOf(err.Code), err
+	}
+	return out, verdicts
+}
+
+// try sends a step's request once. What the step's assertions and captures say is in out; the error is of what stands
+// before them.
+func (r *runner) try(ctx context.Context, step *testspec.Step, out *StepFinished) ([]testspec.Verdict, *Error) {
+	out.Tries++
 	req, err := r.prepare(step.Request)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	out.Request = req.summary()
 	assertions, err := r.expandAssertions(step.Assertions)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	answer, err := r.exchange(ctx, req)
 	if answer.request != nil {
@@ -234,17 +231,28 @@ func (r *runner) step(ctx context.Context, i int) (StepFinished, []testspec.Verd
 	}
 	out.Response, out.Timings = answer.summary, answer.timings
 	if err != nil {
-		return fail(err)
+		err.again = ctx.Err() == nil && err.Code != CodeBlocked && err.Code != CodeRequest
+		return nil, err
 	}
-	judging, release, err := r.engine.judging(ctx, len(answer.body) > smallBody || costly(step))
+	judging, release, err := r.engine.judging(ctx, len(answer.body) > smallBody || costly(*step))
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	defer release()
 	subject := r.subject(&answer, req.spec.UsesCookies())
-	verdicts := r.judge(judging, subject, assertions, &out)
-	r.capture(judging, subject, step.Captures, &out)
-	return out, verdicts
+	if r.flow.plan.Decides {
+		r.lastSubject = subject
+	}
+	waiting, err := r.until(judging, subject, step.Request.Retry)
+	if err != nil {
+		return nil, err
+	}
+	if waiting != nil && out.Tries < step.Request.Retry.Tries() {
+		return nil, waiting
+	}
+	verdicts := r.judge(judging, subject, assertions, out)
+	r.capture(judging, subject, step.Captures, out)
+	return verdicts, waiting
 }
 
 // judging returns the context in which a step's response is judged. What is heavy waits for one of a few places: read

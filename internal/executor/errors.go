@@ -30,13 +30,13 @@ func (e *stepTimeout) Error() string {
 // statusOf is the status that a code belongs to.
 func statusOf(c Code) Status {
 	switch c {
-	case CodeAssertion, CodeCapture:
+	case CodeAssertion, CodeCapture, CodeUntil:
 		return Failed
 	case CodeBlocked, CodeShutdown, CodeInternal:
 		return Inconclusive
 	case CodeCanceled:
 		return Canceled
-	case CodeEarlier:
+	case CodeEarlier, CodeCondition, CodeSkip, CodeNoRows:
 		return Skipped
 	default:
 		return Errored
@@ -48,8 +48,9 @@ func stopped(ctx context.Context) *Error {
 	cause := context.Cause(ctx)
 	var run *runTimeout
 	var step *stepTimeout
+	var teardown *teardownTimeout
 	switch {
-	case errors.As(cause, &run), errors.As(cause, &step):
+	case errors.As(cause, &run), errors.As(cause, &step), errors.As(cause, &teardown):
 		return &Error{Code: CodeTimeout, Message: cause.Error()}
 	case errors.Is(cause, ErrShutdown):
 		return &Error{Code: CodeShutdown, Message: "The worker was stopped before the run ended."}

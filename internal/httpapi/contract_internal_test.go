@@ -126,7 +126,7 @@ func TestDocument_isWhatTheLanguageOfTestsIs(t *testing.T) {
 	for name, part := range map[string]any{
 		"Step": testspec.Step{}, "StepRequest": testspec.Request{}, "StepBodyRule": testspec.Body{},
 		"StepAuth": testspec.Auth{}, "BodyPart": testspec.Part{}, "PartFile": testspec.PartFile{}, "GraphQlBody": testspec.GraphQL{},
-		"Assertion": testspec.Assertion{}, "CaptureRule": testspec.Capture{},
+		"Assertion": testspec.Assertion{}, "CaptureRule": testspec.Capture{}, "ForEach": testspec.ForEach{}, "Retry": testspec.Retry{},
 	} {
 		var want, have []string
 		typ := reflect.TypeOf(part)

@@ -95,12 +95,16 @@ func (a *api) GetStepResponse(ctx context.Context, req oapi.GetStepResponseReque
 	if req.Params.Attempt != nil {
 		attempt = int(*req.Params.Attempt)
 	}
-	b, err := a.deps.Runs.StepResponse(ctx, orgOf(ctx), req.Id, int(req.N), attempt)
+	iteration := 0
+	if req.Params.Iteration != nil {
+		iteration = int(*req.Params.Iteration)
+	}
+	b, err := a.deps.Runs.StepResponse(ctx, orgOf(ctx), req.Id, int(req.N), attempt, iteration)
 	if err != nil {
 		return nil, err
 	}
 	view := oapi.GetStepResponse200JSONResponse{
-		Attempt: b.Attempt, Step: b.Step, Status: b.Status, ContentType: some(b.ContentType), Size: b.Size, Truncated: b.Truncated,
+		Attempt: b.Attempt, Step: b.Step, Iteration: b.Iteration, Status: b.Status, ContentType: some(b.ContentType), Size: b.Size, Truncated: b.Truncated,
 		Headers: each(b.Headers, same[run.Header]), HeadersTruncated: b.HeadersTruncated, RequestHeaders: each(b.RequestHeaders, same[run.Header]),
 		Encoding: oapi.Text, Body: string(b.Body),
 	}
@@ -197,8 +201,11 @@ func attemptView(a run.Attempt) oapi.AttemptResult {
 
 func stepView(s run.StepResult) oapi.StepResult {
 	view := oapi.StepResult{
-		Index: s.Step, Attempt: s.Attempt, Name: s.Name, Status: oapi.StepResultStatus(s.Status), Request: s.Request, Timings: s.Timings,
+		Index: s.Step, Iteration: s.Iteration, Phase: oapi.StepResultPhaseSteps, Fragment: some(s.Fragment), Tries: some(s.Tries), Attempt: s.Attempt, Name: s.Name, Status: oapi.StepResultStatus(s.Status), Request: s.Request, Timings: s.Timings,
 		DurationMs: s.DurationMs, Error: s.Error, Captures: each(s.Captures, same[run.Capture]), Assertions: each(s.Assertions, assertionView),
+	}
+	if s.Phase != "" {
+		view.Phase = oapi.StepResultPhase(s.Phase)
 	}
 	if !s.StartedAt.IsZero() {
 		view.StartedAt = ptr(oapi.At(s.StartedAt))

@@ -97,12 +97,33 @@ const (
 	MaxNumberLength   = 100
 	MaxNumberExponent = 1000
 
-	// MaxSteps and MaxAssertions keep an attempt under the 90 000 events that its version range holds:
-	// 100 × (1 + 200) = 20 100.
+	// MaxSteps counts setup, steps and teardown together, with the steps of fragments.
 	MaxSteps      = 100
 	MaxAssertions = 200 // a step
 	MaxCaptures   = 50  // a step
 	MaxVariables  = 200 // a spec
+
+	// MaxRunEvents is what the steps and assertions of one attempt may come to; the attempt's start and end come on top, and
+	// together they fit into the 90 000 events of its version range. A spec of which more can be foreseen is refused; a run
+	// that would get there ends.
+	MaxRunEvents = 89_900
+	// MaxIterations bounds repeat and the rows of forEach; MaxTries the attempts of a retry.
+	MaxIterations = 1000
+	MaxTries      = 100
+	// MaxFragmentDepth is how deep fragments may use fragments; MaxFragments how many a project has.
+	MaxFragmentDepth = 3
+	MaxFragments     = 200
+	MaxSkipReason    = 200 // characters
+
+	DefaultTries         = 10
+	DefaultRetryDelay    = time.Second
+	DefaultMaxRetryDelay = 30 * time.Second
+	// TeardownGrace is what the teardown has beyond the time of its run; CancelGrace what it has when somebody cancels.
+	TeardownGrace = 30 * time.Second
+	CancelGrace   = 10 * time.Second
+	// MaxRunBodies bounds the bodies of responses that are kept of one attempt. Over it only those of iterations that did
+	// not pass are kept, up to twice as much.
+	MaxRunBodies = 32 << 20
 
 	MaxStepName      = 200      // characters
 	MaxVariableName  = 64       // characters

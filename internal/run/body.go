@@ -16,6 +16,7 @@ import (
 type body struct {
 	org, run      uuid.UUID
 	attempt, step int
+	iteration     int
 	request       *executor.RequestSummary
 	response      *executor.ResponseSummary
 }
@@ -27,7 +28,7 @@ type bodies []body
 func (b bodies) Size() int {
 	n := 0
 	for i := range b {
-		n += len(b[i].response.Body) + 1024 // and its headers, about
+		n += len(b[i].response.Body) + bodyOverhead
 	}
 	return n
 }
@@ -75,6 +76,7 @@ func addBody(p *rundb.InsertBodiesParams, b body) error {
 	p.RunIds = append(p.RunIds, b.run)
 	p.Attempts = append(p.Attempts, count(b.attempt))
 	p.Steps = append(p.Steps, count(b.step))
+	p.Iterations = append(p.Iterations, count(b.iteration))
 	p.OrgIds = append(p.OrgIds, b.org)
 	p.Statuses = append(p.Statuses, count(b.response.StatusCode))
 	p.ContentTypes = append(p.ContentTypes, []byte(b.response.ContentType))

@@ -88,9 +88,11 @@ func (d *Detail) apply(e eventstore.Event) error {
 			return err
 		}
 		if a := d.attempt(v.Attempt, v.Region); a != nil {
-			for i := range a.Steps {
-				if a.Steps[i].Step == v.Step {
-					a.Steps[i].Assertions = append(a.Steps[i].Assertions, v)
+			// They follow their step.
+			for i := range slices.Backward(a.Steps) {
+				if s := &a.Steps[i]; s.Step == v.Step && s.Iteration == v.Iteration {
+					s.Assertions = append(s.Assertions, v)
+					break
 				}
 			}
 		}

@@ -41,7 +41,7 @@ type Requested struct {
 	Trigger            Trigger           `json:"trigger"`
 	Region             string            `json:"region"`
 	MaxAttempts        int               `json:"maxAttempts"`      // under the retry policy; 1 = no repeat
-	TimeoutMs          float64           `json:"timeoutMs"`        // of one attempt, the spec's total
+	TimeoutMs          float64           `json:"timeoutMs"`        // of one attempt, its teardown included
 	SuiteID            uuid.UUID         `json:"suiteId,omitzero"` // the execution of several tests that this run belongs to
 	RerunOf            uuid.UUID         `json:"rerunOf,omitzero"`
 	RequestedBy        By                `json:"requestedBy"`
@@ -74,7 +74,11 @@ type Started struct {
 type StepFinished struct {
 	Attempt    int           `json:"attempt"`
 	Region     string        `json:"region"`
-	Step       int           `json:"step"` // index in the spec, from 0
+	Step       int           `json:"step"`                // index among setup, steps and teardown with fragments put in, from 0
+	Iteration  int           `json:"iteration,omitempty"` // counts the results of this step in the attempt, from 0
+	Tries      int           `json:"tries,omitempty"`     // how often the request was sent under its retry, when more than once
+	Phase      string        `json:"phase,omitempty"`     // setup, teardown; absent = steps
+	Fragment   string        `json:"fragment,omitempty"`  // in which the step is written
 	Name       string        `json:"name"`
 	Status     StepStatus    `json:"status"`
 	Request    StepRequest   `json:"request"`
@@ -104,7 +108,7 @@ type StepResponse struct {
 	Size          int64      `json:"size"`              // bytes of the body, decompressed, as far as it was read
 	WireSize      int64      `json:"wireSize"`          // bytes of the body as they came
 	SHA256        string     `json:"sha256,omitempty"`  // hex, of what was read
-	BodyRef       string     `json:"bodyRef,omitempty"` // "attempt/step" in the table of bodies; empty = none kept
+	BodyRef       string     `json:"bodyRef,omitempty"` // "attempt/step" or "attempt/step/iteration" in the table of bodies; empty = none kept
 	Truncated     bool       `json:"truncated,omitempty"`
 	Redirects     []Redirect `json:"redirects,omitempty"`
 }
@@ -159,13 +163,15 @@ type Problem struct {
 
 // AssertionEvaluated is one assertion with what was expected and what came.
 type AssertionEvaluated struct {
-	Attempt  int    `json:"attempt"`
-	Region   string `json:"region"`
-	Step     int    `json:"step"`
-	StepName string `json:"stepName"`
-	Index    int    `json:"index"` // in the step, from 0
-	Source   string `json:"source"`
-	Property string `json:"property,omitempty"`
+	Attempt int    `json:"attempt"`
+	Region  string `json:"region"`
+	Step    int    `json:"step"`
+	// Iteration is the step's.
+	Iteration int    `json:"iteration,omitempty"`
+	StepName  string `json:"stepName"`
+	Index     int    `json:"index"` // in the step, from 0
+	Source    string `json:"source"`
+	Property  string `json:"property,omitempty"`
 	// Filters are objects with one field each, name and argument; Quantifier is any, all, none or absent.
 	Filters    []testspec.Filter   `json:"filters,omitempty"`
 	Quantifier testspec.Quantifier `json:"quantifier,omitempty"`

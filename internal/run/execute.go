@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/executor"
@@ -21,22 +22,16 @@ func (x *execution) execute() error {
 	w := x.worker
 	rec := newRecorder(x.args, x.attempt)
 	live := &stream{x: x}
-	steps := len(x.plan.definition.Steps)
-	open := 0 // assertions of the step that are still to come
+	open, more := 0, false // assertions of the step that are still to come; whether another step may come
 	observe := func(o executor.Observation) {
 		rec.observe(o)
-		index := 0
 		switch v := o.(type) {
 		case executor.StepFinished:
-			index, open = v.Index, v.Assertions
-			if v.Status != executor.Passed {
-				return // the end is near
-			}
+			open, more = v.Assertions, v.More
 		case executor.AssertionEvaluated:
-			index = v.Step
 			open--
 		}
-		if open == 0 && index < steps-1 {
+		if open == 0 && more {
 			live.send(rec.take())
 		}
 	}
@@ -83,7 +78,7 @@ func (x *execution) run(observe func(executor.Observation)) (result executor.Res
 		go fault.Hit(fault.PointRunDuringCall)
 	}
 	return w.cfg.Engine.Run(x.ctx, executor.Input{
-		RunID: x.args.RunID, Attempt: x.attempt, OrgID: x.args.OrgID, Spec: x.plan.definition.Spec,
+		RunID: x.args.RunID, Attempt: x.attempt, OrgID: x.args.OrgID, Spec: x.plan.definition.Spec, Fragments: x.plan.fragments,
 		Variables: x.plan.variables, Environment: x.plan.environment, Region: x.args.Region,
 	}, observe)
 }
@@ -91,10 +86,15 @@ func (x *execution) run(observe func(executor.Observation)) (result executor.Res
 // stream writes the events of steps while later steps are executed, one batch after the other. What could not be written
 // comes back from close, to be written with the end.
 type stream struct {
-	x      *execution
-	ch     chan parcel
-	done   chan struct{}
-	unsent parcel
+	x    *execution
+	wake chan struct{} // something was queued or the stream was closed
+	done chan struct{}
+
+	mu     sync.Mutex
+	queue  []parcel
+	closed bool
+
+	unsent parcel // the loop's; close reads it afterwards
 }
 
 type parcel struct {
@@ -102,29 +102,69 @@ type parcel struct {
 	bodies bodies
 }
 
+// parcelEvents is about how many events are written at a time: many short iterations share one commit.
+const parcelEvents = 2000
+
+// send queues events. It never waits: an attempt's events and bodies are bounded.
 func (s *stream) send(events []eventstore.RunEvent, kept bodies) {
-	if s.ch == nil {
-		s.ch, s.done = make(chan parcel, len(s.x.plan.definition.Steps)), make(chan struct{})
+	if s.done == nil {
+		s.wake, s.done = make(chan struct{}, 1), make(chan struct{})
 		go s.loop()
 	}
-	s.ch <- parcel{events, kept} // has room for every step
+	s.mu.Lock()
+	s.queue = append(s.queue, parcel{events, kept})
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *stream) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take moves what is queued to what is unsent, about parcelEvents of it or, when something could not be written before,
+// all. It returns whether there is something new, and whether no more will come.
+func (s *stream) take() (some, last bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, again := 0, len(s.unsent.events) > 0
+	for ; n < len(s.queue) && (again || len(s.unsent.events) < parcelEvents); n++ {
+		s.unsent.events, s.unsent.bodies = append(s.unsent.events, s.queue[n].events...), append(s.unsent.bodies, s.queue[n].bodies...)
+	}
+	s.queue = s.queue[n:]
+	return n > 0, s.closed && len(s.queue) == 0
 }
 
 func (s *stream) loop() {
 	defer close(s.done)
-	for p := range s.ch {
+	for {
 		again := len(s.unsent.events) > 0
-		s.unsent.events, s.unsent.bodies = append(s.unsent.events, p.events...), append(s.unsent.bodies, p.bodies...)
-		stored, err := s.write(s.unsent)
-		if err != nil {
-			s.x.worker.cfg.Log.WarnContext(s.x.ctx, "steps wait for the end of their run to be written", slog.Any("run_id", s.x.args.RunID), slog.Any("err", err))
-			continue
+		some, last := s.take()
+		if some {
+			s.flush(again)
 		}
-		if !again && len(stored) < len(s.unsent.events) && s.taken() {
-			s.x.stop(errTaken)
+		switch {
+		case last:
+			return
+		case !some:
+			<-s.wake
 		}
-		s.unsent = parcel{}
 	}
+}
+
+// flush writes what is unsent; again says that it was tried before.
+func (s *stream) flush(again bool) {
+	stored, err := s.write(s.unsent)
+	if err != nil {
+		s.x.worker.cfg.Log.WarnContext(s.x.ctx, "steps wait for the end of their run to be written", slog.Any("run_id", s.x.args.RunID), slog.Any("err", err))
+		return
+	}
+	if !again && len(stored) < len(s.unsent.events) && s.taken() {
+		s.x.stop(errTaken)
+	}
+	s.unsent = parcel{}
 }
 
 func (s *stream) write(p parcel) ([]eventstore.Inserted, error) {
@@ -144,10 +184,13 @@ func (s *stream) taken() bool {
 
 // close waits for what was sent and returns what could not be written.
 func (s *stream) close() ([]eventstore.RunEvent, bodies) {
-	if s.ch == nil {
+	if s.done == nil {
 		return nil, nil
 	}
-	close(s.ch)
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.signal()
 	<-s.done
 	return s.unsent.events, s.unsent.bodies
 }

@@ -256,7 +256,7 @@ func (x *execution) next(p progress) (attempt int, before []eventstore.RunEvent,
 	if p.cancelRequested {
 		lost.Status, lost.Reason, lost.Error = Canceled, OnRequest, nil
 	}
-	if !p.cancelRequested && x.plan.definition.SafeToRepeat() && p.attempt < maxStarts {
+	if !p.cancelRequested && x.plan.definition.SafeToRepeat(x.plan.fragments) && p.attempt < maxStarts {
 		if !p.attemptEnded {
 			before = []eventstore.RunEvent{event(x.args.OrgID, x.args.RunID, p.next, columns, lost)}
 		}

@@ -22,6 +22,7 @@ type recorder struct {
 	counts  Counts
 	events  []eventstore.RunEvent
 	bodies  bodies
+	kept    int // bytes of all bodies so far
 }
 
 func newRecorder(args ExecuteArgs, attempt int) *recorder {
@@ -51,7 +52,8 @@ func (r *recorder) observe(o executor.Observation) {
 func (r *recorder) step(v executor.StepFinished) {
 	r.name = v.Name
 	d := StepFinished{
-		Attempt: r.attempt, Region: r.args.Region, Step: v.Index, Name: v.Name, Status: stepStatus(v.Status), Error: problemOf(v.Error),
+		Attempt: r.attempt, Region: r.args.Region, Step: v.Index, Iteration: v.Iteration, Phase: phaseOf(v), Fragment: v.Fragment,
+		Tries: triesOf(v), Name: v.Name, Status: stepStatus(v.Status), Error: problemOf(v.Error),
 		Timings: timingsOf(v.Timings), DurationMs: millis(v.Timings.Total), StartedAt: stored(v.StartedAt),
 	}
 	if v.Request != nil {
@@ -80,7 +82,6 @@ func (r *recorder) response(v executor.StepFinished) *StepResponse {
 	out := &StepResponse{
 		Status: in.StatusCode, HTTPVersion: in.HTTPVersion, RemoteAddress: in.RemoteAddr, Reused: in.Reused, ContentType: in.ContentType,
 		Size: in.Size, WireSize: in.WireSize, Truncated: in.BodyTruncated,
-		BodyRef: strconv.Itoa(r.attempt) + "/" + strconv.Itoa(v.Index),
 	}
 	if in.SHA256 != [32]byte{} {
 		out.SHA256 = hex.EncodeToString(in.SHA256[:])
@@ -96,10 +97,51 @@ func (r *recorder) response(v executor.StepFinished) *StepResponse {
 	for _, hop := range in.Redirects {
 		out.Redirects = append(out.Redirects, Redirect{Status: hop.StatusCode, URL: hop.URL, Location: hop.Location})
 	}
+	if !r.keeps(v) {
+		return out
+	}
+	out.BodyRef = strconv.Itoa(r.attempt) + "/" + strconv.Itoa(v.Index)
+	if v.Iteration > 0 {
+		out.BodyRef += "/" + strconv.Itoa(v.Iteration)
+	}
 	r.bodies = append(r.bodies, body{
-		org: r.args.OrgID, run: r.args.RunID, attempt: r.attempt, step: v.Index, request: v.Request, response: in,
+		org: r.args.OrgID, run: r.args.RunID, attempt: r.attempt, step: v.Index, iteration: v.Iteration, request: v.Request, response: in,
 	})
 	return out
+}
+
+// bodyOverhead is what a body weighs beside its bytes: headers, about.
+const bodyOverhead = 1024
+
+// keeps says whether a response is kept: all of them until they weigh limits.MaxRunBodies together, then only those of
+// steps that did not pass, up to twice as much.
+func (r *recorder) keeps(v executor.StepFinished) bool {
+	most := limits.MaxRunBodies
+	if v.Status != executor.Passed {
+		most *= 2
+	}
+	weight := len(v.Response.Body) + bodyOverhead
+	if r.kept+weight > most {
+		return false
+	}
+	r.kept += weight
+	return true
+}
+
+// phaseOf is left out of what is stored where it is steps.
+func phaseOf(v executor.StepFinished) string {
+	if v.Phase == testspec.PhaseSteps {
+		return ""
+	}
+	return string(v.Phase)
+}
+
+// triesOf is left out of what is stored where there was one at most.
+func triesOf(v executor.StepFinished) int {
+	if v.Tries == 1 {
+		return 0
+	}
+	return v.Tries
 }
 
 func (r *recorder) count(v executor.StepFinished) {
@@ -122,7 +164,7 @@ func (r *recorder) count(v executor.StepFinished) {
 
 func (r *recorder) assertion(v executor.AssertionEvaluated) {
 	d := AssertionEvaluated{
-		Attempt: r.attempt, Region: r.args.Region, Step: v.Step, StepName: r.name, Index: v.Index, Source: v.Source, Property: v.Property,
+		Attempt: r.attempt, Region: r.args.Region, Step: v.Step, Iteration: v.Iteration, StepName: r.name, Index: v.Index, Source: v.Source, Property: v.Property,
 		Filters: v.Filters, Quantifier: v.Quantifier, Operator: v.Operator,
 		Not: v.Not, Expected: v.Expected.JSON, ExpectedTruncated: v.Expected.Truncated, Actual: v.Actual.JSON, ActualTruncated: v.Actual.Truncated,
 		Pass: v.Pass, Severity: string(v.Severity), Message: v.Message,

@@ -12,6 +12,7 @@ import (
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/testspec"
 )
 
 // plansKept bounds each of the two caches; what they hold never changes, so nothing has to be thrown out of them.
@@ -87,6 +88,7 @@ type plan struct {
 	definition  apitest.Definition
 	environment map[string]string
 	variables   map[string]string // given with the execution
+	fragments   map[string]testspec.Fragment
 }
 
 // load returns what a job executes; it asks the database only for what isn't kept.

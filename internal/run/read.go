@@ -55,6 +55,7 @@ type Header struct {
 // StepBody is what a target answered, as far as it was kept.
 type StepBody struct {
 	Attempt, Step    int
+	Iteration        int
 	Status           int
 	ContentType      string
 	Headers          []Header
@@ -210,9 +211,9 @@ func (s *Service) Events(ctx context.Context, orgID, runID uuid.UUID) (views []E
 	return views, err
 }
 
-// StepResponse returns what the target answered to a step, in an attempt (0 = the run's last). When nothing was kept it
-// is fault.NotFound.
-func (s *Service) StepResponse(ctx context.Context, orgID, runID uuid.UUID, step, attempt int) (b StepBody, err error) {
+// StepResponse returns what the target answered to a step, in an attempt (0 = the run's last) and one of its iterations
+// (from 0). When nothing was kept it is fault.NotFound.
+func (s *Service) StepResponse(ctx context.Context, orgID, runID uuid.UUID, step, attempt, iteration int) (b StepBody, err error) {
 	if _, err := auth.Require(ctx, orgID, auth.RunRead); err != nil {
 		return StepBody{}, err
 	}
@@ -224,7 +225,7 @@ func (s *Service) StepResponse(ctx context.Context, orgID, runID uuid.UUID, step
 		if attempt == 0 {
 			attempt = int(row.Attempts)
 		}
-		body, err := rundb.New(tx).GetBody(ctx, rundb.GetBodyParams{OrgID: orgID, RunID: runID, Step: count(step), Attempt: count(attempt)})
+		body, err := rundb.New(tx).GetBody(ctx, rundb.GetBodyParams{OrgID: orgID, RunID: runID, Step: count(step), Attempt: count(attempt), Iteration: count(iteration)})
 		if errors.Is(err, pgx.ErrNoRows) {
 			return fault.New(fault.NotFound, "run.no_response", "No response of this step is kept.")
 		}
@@ -293,7 +294,7 @@ func runOf(r rundb.Run) Run {
 
 func bodyOf(r rundb.RunBody) (StepBody, error) {
 	b := StepBody{
-		Attempt: int(r.Attempt), Step: int(r.Step), Status: int(r.Status), ContentType: string(r.ContentType), HeadersTruncated: r.HeadersTruncated,
+		Attempt: int(r.Attempt), Step: int(r.Step), Iteration: int(r.Iteration), Status: int(r.Status), ContentType: string(r.ContentType), HeadersTruncated: r.HeadersTruncated,
 		Size: r.Size, Truncated: r.Truncated, Body: r.Body,
 	}
 	if err := json.Unmarshal(r.Headers, &b.Headers); err != nil {

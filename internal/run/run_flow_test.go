@@ -55,11 +55,11 @@ func TestStart_executesAndKeepsWhatCame(t *testing.T) {
 	assert.Equal(t, "Step 1", step.Assertions[0].StepName)
 	assert.Equal(t, "soft", step.Assertions[2].Severity)
 
-	body, err := w.StepResponse(w.ctx, w.org, r.ID, 0, 0)
+	body, err := w.StepResponse(w.ctx, w.org, r.ID, 0, 0, 0)
 	require.NoError(t, err)
 	assert.JSONEq(t, `{"id": 7, "path": "/pets/1", "who": ""}`, string(body.Body))
 	assert.NotEmpty(t, body.Headers)
-	_, err = w.StepResponse(w.ctx, w.org, r.ID, 1, 0)
+	_, err = w.StepResponse(w.ctx, w.org, r.ID, 1, 0, 0)
 	assert.Equal(t, fault.NotFound, kind(err))
 }
 
@@ -108,7 +108,7 @@ func TestStart_variablesOfEnvironmentTestAndExecution(t *testing.T) {
 		r := w.begin(t, test, in)
 		end := w.finish(t, r.ID)
 		require.Equal(t, run.Passed, end.Status)
-		body, err := w.StepResponse(w.ctx, w.org, r.ID, 1, 0)
+		body, err := w.StepResponse(w.ctx, w.org, r.ID, 1, 0, 0)
 		require.NoError(t, err)
 		var got struct{ Path string }
 		require.NoError(t, json.Unmarshal(body.Body, &got))
@@ -209,7 +209,7 @@ func TestRun_otherOrg_is404(t *testing.T) {
 		"events":   func() error { _, err := w.Events(ctx, other, r.ID); return err },
 		"cancel":   func() error { _, err := w.Cancel(ctx, other, r.ID); return err },
 		"rerun":    func() error { _, err := w.Rerun(ctx, other, r.ID); return err },
-		"response": func() error { _, err := w.StepResponse(ctx, other, r.ID, 0, 1); return err },
+		"response": func() error { _, err := w.StepResponse(ctx, other, r.ID, 0, 1, 0); return err },
 	} {
 		assert.Equal(t, fault.NotFound, kind(call()), name)
 	}

@@ -173,7 +173,7 @@ func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.
 		return nil, err
 	}
 	d.TestID, d.TestName, d.Revision, d.ProjectID = head.ID, head.Name, head.Revision, head.ProjectID
-	d.Variables, d.MaxAttempts, d.TimeoutMs = in.Variables, 1, millis(definition.TotalTimeout())
+	d.Variables, d.MaxAttempts, d.TimeoutMs = in.Variables, 1, millis(definition.LongestRun())
 	regions := in.Regions
 	if len(regions) == 0 {
 		regions = head.Regions

@@ -40,6 +40,12 @@ func (d *decoder) decode(n *node, v reflect.Value, at string) {
 	case typeFilter:
 		d.filter(n, v, at)
 		return
+	case typeSkip:
+		d.skip(n, v, at)
+		return
+	case typeUntil:
+		d.until(n, v, at)
+		return
 	}
 	switch v.Kind() {
 	case reflect.Pointer:

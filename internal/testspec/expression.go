@@ -238,7 +238,12 @@ func (s *Subject) expressionEnv(e *expression, scope *Scope) map[string]any {
 	}
 	if it := scope.iteration; it != nil {
 		env["index"] = it.index
-		env["row"] = plainValue(it.row)
+		for it != nil && !it.has {
+			it = it.outer
+		}
+		if it != nil {
+			env["row"] = plainValue(it.row)
+		}
 	}
 	return env
 }
@@ -258,17 +263,28 @@ func (s *Subject) plain() any {
 // plainVariables returns every variable by name as an expression sees it.
 func (s *Scope) plainVariables() map[string]any {
 	vars := map[string]any{}
-	for _, layer := range slices.Backward(s.layers) {
+	lay := func(layer map[string]string) {
 		for name, v := range layer {
 			if !strings.Contains(name, ".") { // nor secrets
 				vars[name] = v
 			}
 		}
 	}
+	for i, layer := range slices.Backward(s.layers) {
+		if i == 0 {
+			for _, variables := range s.steps {
+				lay(variables)
+			}
+		}
+		lay(layer)
+	}
 	for name, raw := range s.captured {
 		if v, err := decodeJSON(raw); err == nil {
 			vars[name] = plainValue(v)
 		}
+	}
+	for _, parameters := range s.fragments {
+		lay(parameters)
 	}
 	return vars
 }

@@ -62,18 +62,27 @@ func related(faults []fault.Field, pointer string) bool {
 }
 
 func parse(data []byte) (Spec, []fault.Field, error) {
-	tree, faults, err := readTree(data, limits.MaxSpecBytes)
+	tree, faults, err := readSource(data)
 	if err != nil {
-		var tooMuch errTooMuch
-		if errors.As(err, &tooMuch) {
-			return Spec{}, nil, fault.New(fault.TooLarge, CodeTooLarge, "%s", tooMuch.detail)
-		}
-		return Spec{}, nil, fault.New(fault.Malformed, CodeMalformed, "The spec cannot be read as JSON.").Because(err)
+		return Spec{}, nil, err
 	}
 	var spec Spec
 	d := decoder{faults: faults}
 	d.decode(tree, reflect.ValueOf(&spec).Elem(), "")
 	return spec, d.faults, nil
+}
+
+// readSource reads what people wrote; the error is a *fault.Error.
+func readSource(data []byte) (*node, []fault.Field, error) {
+	tree, faults, err := readTree(data, limits.MaxSpecBytes)
+	var tooMuch errTooMuch
+	switch {
+	case errors.As(err, &tooMuch):
+		return nil, nil, fault.New(fault.TooLarge, CodeTooLarge, "%s", tooMuch.detail)
+	case err != nil:
+		return nil, nil, fault.New(fault.Malformed, CodeMalformed, "The spec cannot be read as JSON.").Because(err)
+	}
+	return tree, faults, nil
 }
 
 func invalid(faults []fault.Field) *fault.Error {

@@ -22,16 +22,38 @@ type Spec struct {
 	// attempt; other references in them are refused.
 	Variables map[string]string `json:"variables,omitempty"`
 	// Seed makes generated values the same in every run, times aside; nil means new ones in each attempt.
-	Seed  *int   `json:"seed,omitempty"`
-	Steps []Step `json:"steps"`
+	Seed *int `json:"seed,omitempty"`
+	// Setup is executed before Steps; when it fails, Steps are skipped. Teardown is executed at the end whatever happened,
+	// each of its steps also after one that failed.
+	Setup    []Step `json:"setup,omitempty"`
+	Steps    []Step `json:"steps"`
+	Teardown []Step `json:"teardown,omitempty"`
 	// RerunOnWorkerLoss lets a run whose worker was lost be sent again although a step may change something.
 	RerunOnWorkerLoss bool `json:"rerunOnWorkerLoss,omitempty"`
 }
 
-// Step is one request with what must hold of its response and what is kept of it.
+// Step is one request with what must hold of its response and what is kept of it, or the steps of a fragment. See flow.go
+// for what the fields of its flow mean together.
 type Step struct {
-	Name       string      `json:"name,omitempty"`
-	Request    Request     `json:"request"`
+	Name string `json:"name,omitempty"`
+	// Use is the name of a fragment of the project, whose steps take this one's place; With are its parameters.
+	Use  string            `json:"use,omitempty"`
+	With map[string]string `json:"with,omitempty"`
+	// Variables are this step's own; references in them are replaced when its turn comes. They lose against captures and the
+	// run's variables, and win over all others.
+	Variables map[string]string `json:"variables,omitempty"`
+	// If is an expression; when it is false, the step is skipped.
+	If   string `json:"if,omitempty"`
+	Skip Skip   `json:"skip,omitzero"`
+	// Always executes the step also after one that failed.
+	Always bool `json:"always,omitempty"`
+	// Delay is waited for before the request.
+	Delay Duration `json:"delay,omitzero"`
+	// Repeat executes the step so often, ForEach once for each row; at most one of the two is set.
+	Repeat  *int     `json:"repeat,omitempty"`
+	ForEach *ForEach `json:"forEach,omitempty"`
+
+	Request    Request     `json:"request,omitzero"`
 	Assertions []Assertion `json:"assertions,omitempty"`
 	Captures   []Capture   `json:"captures,omitempty"`
 }
@@ -61,6 +83,8 @@ type Request struct {
 	Proxy     string            `json:"proxy,omitempty"`
 	Resolve   map[string]string `json:"resolve,omitempty"`
 	IPVersion IPVersion         `json:"ipVersion,omitempty"`
+	// Retry sends the request again until its answer is what one waits for.
+	Retry *Retry `json:"retry,omitempty"`
 }
 
 // HTTPVersion chooses the protocol of a request.
@@ -165,21 +189,6 @@ func (s Spec) TotalTimeout() time.Duration {
 		return limits.MaxTimeout
 	}
 	return min(time.Duration(s.Timeout), limits.MaxTimeout)
-}
-
-// SafeToRepeat returns whether a run may be sent twice: every step is GET, HEAD or OPTIONS, or the spec says so.
-func (s Spec) SafeToRepeat() bool {
-	if s.RerunOnWorkerLoss {
-		return true
-	}
-	for _, step := range s.Steps {
-		switch step.Request.Method {
-		case "GET", "HEAD", "OPTIONS":
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // Weight returns a's severity, Hard when none is set.

@@ -127,31 +127,11 @@ type Scope struct {
 	layers   []map[string]string
 	captured map[string]json.RawMessage
 
-	iteration *iteration
+	iteration *iteration          // the innermost; nil outside of loops
+	steps     []map[string]string // of the steps that one is in, the innermost last
+	fragments []map[string]string // parameters, the innermost last
 	generator *Generator
 }
-
-// iteration is where a step stands within repeat or forEach.
-type iteration struct {
-	index int
-	row   any // a JSON value; nil within repeat
-}
-
-// Iterate says which iteration of repeat or forEach comes: its index from 0, and the row (nil within repeat).
-func (s *Scope) Iterate(index int, row json.RawMessage) error {
-	it := &iteration{index: index}
-	if row != nil {
-		var err error
-		if it.row, err = decodeJSON(row); err != nil {
-			return err
-		}
-	}
-	s.iteration = it
-	return nil
-}
-
-// EndIteration says that repeat or forEach has ended.
-func (s *Scope) EndIteration() { s.iteration = nil }
 
 // NewScope returns a Scope over layers, which are not changed; the first that has a name wins.
 func NewScope(layers ...map[string]string) *Scope { return &Scope{layers: layers} }
@@ -162,12 +142,20 @@ func (s *Scope) Capture(name string, value json.RawMessage) {
 		s.captured = map[string]json.RawMessage{}
 	}
 	s.captured[name] = value
+	for _, parameters := range s.fragments {
+		delete(parameters, name)
+	}
 }
 
 // lookup returns a value as text, and as JSON when it was captured or is a generated number or boolean.
 func (s *Scope) lookup(name string) (text string, raw json.RawMessage, ok bool) {
 	if strings.HasPrefix(name, "$") {
 		return s.generate(name)
+	}
+	if s.iteration != nil || len(s.fragments) > 0 {
+		if text, raw, ok := s.local(name); ok {
+			return text, raw, true
+		}
 	}
 	if raw, ok := s.captured[name]; ok {
 		var str string
@@ -176,9 +164,14 @@ func (s *Scope) lookup(name string) (text string, raw json.RawMessage, ok bool) 
 		}
 		return string(raw), raw, true
 	}
-	for _, layer := range s.layers {
+	for i, layer := range s.layers {
 		if v, ok := layer[name]; ok {
 			return v, nil, true
+		}
+		for j := len(s.steps) - 1; i == 0 && j >= 0; j-- {
+			if v, ok := s.steps[j][name]; ok {
+				return v, nil, true
+			}
 		}
 	}
 	return "", nil, false

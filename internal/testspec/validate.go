@@ -54,6 +54,10 @@ type validator struct {
 	anySecret bool
 	checkURL  func(string) error
 	faults    []fault.Field
+
+	loops          []loopNames // that one is in, the innermost last
+	fragments      map[string]Fragment
+	knowsFragments bool
 }
 
 func (v *validator) refuse(at, format string, args ...any) {
@@ -81,21 +85,21 @@ func (v *validator) spec(s Spec) {
 	if s.Seed != nil && *s.Seed < 0 {
 		v.refuse("/seed", "A seed is a whole number from 0 to %d.", math.MaxInt32)
 	}
-	switch {
-	case len(s.Steps) == 0:
-		v.refuse("/steps", "A test has at least one step.")
-	case len(s.Steps) > limits.MaxSteps:
-		v.refuse("/steps", "A test has at most %d steps.", limits.MaxSteps)
-		return
-	}
-	for i, step := range s.Steps {
-		v.step(step, "/steps/"+strconv.Itoa(i))
-	}
+	v.phases(s)
 }
 
 func (v *validator) step(s Step, at string) {
 	if len([]rune(s.Name)) > limits.MaxStepName {
 		v.refuse(at+"/name", "A step's name has at most %d characters.", limits.MaxStepName)
+	}
+	leave := v.flow(s, at)
+	if s.Use != "" {
+		v.use(s, at)
+		leave()
+		return
+	}
+	if len(s.With) > 0 {
+		v.refuse(at+"/with", "Parameters belong to a step that uses a fragment.")
 	}
 	v.request(s.Request, at+"/request")
 	if len(s.Assertions) > limits.MaxAssertions {
@@ -105,6 +109,7 @@ func (v *validator) step(s Step, at string) {
 			v.assertion(a, at+"/assertions/"+strconv.Itoa(i))
 		}
 	}
+	leave()
 	if len(s.Captures) > limits.MaxCaptures {
 		v.refuse(at+"/captures", "A step has at most %d captures.", limits.MaxCaptures)
 		return
@@ -139,6 +144,7 @@ func (v *validator) request(r Request, at string) {
 	v.headers(r, at)
 	v.auth(r, at)
 	v.body(r, at+"/body")
+	v.retry(r.Retry, at+"/retry")
 	if n := r.RedirectLimit(); n < 0 || n > limits.MaxRedirects {
 		v.refuse(at+"/maxRedirects", "This is a number from 0 to %d.", limits.MaxRedirects)
 	}
@@ -301,8 +307,10 @@ func (v *validator) template(s, at string) bool {
 		if p.ref == "" || strings.HasPrefix(p.ref, "$") && p.ref != indexReference || v.known[p.ref] || v.anyName && !strings.ContainsAny(p.ref, ".$") {
 			continue
 		}
-		if p.ref == indexReference {
-			v.refuse(at, "{{$index}} has a value only within repeat and forEach.")
+		if known, why := v.loopName(p.ref); known {
+			continue
+		} else if why != "" {
+			v.refuse(at, "%s", why)
 			continue
 		}
 		if name, ok := strings.CutPrefix(p.ref, SecretScope); ok {

@@ -34,10 +34,10 @@ SELECT * FROM runs WHERE org_id = @org_id AND suite_id = @suite_id ORDER BY run_
 
 -- A job that is done again brings the same bodies.
 -- name: InsertBodies :exec
-INSERT INTO run_body (run_id, attempt, step, day, org_id, status, content_type, headers, headers_truncated, request_headers, size, truncated, body)
-SELECT t.run_id, t.attempt, t.step, es.uuid7_day(t.run_id), t.org_id, t.status, t.content_type, t.headers, t.headers_truncated, t.request_headers,
+INSERT INTO run_body (run_id, attempt, step, iteration, day, org_id, status, content_type, headers, headers_truncated, request_headers, size, truncated, body)
+SELECT t.run_id, t.attempt, t.step, t.iteration, es.uuid7_day(t.run_id), t.org_id, t.status, t.content_type, t.headers, t.headers_truncated, t.request_headers,
        t.size, t.truncated, t.body
-FROM (SELECT unnest(@run_ids::uuid[]) AS run_id, unnest(@attempts::int[]) AS attempt, unnest(@steps::int[]) AS step, unnest(@org_ids::uuid[]) AS org_id,
+FROM (SELECT unnest(@run_ids::uuid[]) AS run_id, unnest(@attempts::int[]) AS attempt, unnest(@steps::int[]) AS step, unnest(@iterations::int[]) AS iteration, unnest(@org_ids::uuid[]) AS org_id,
              unnest(@statuses::int[]) AS status, unnest(@content_types::bytea[]) AS content_type, unnest(@headers::bytea[]) AS headers,
              unnest(@headers_truncated::boolean[]) AS headers_truncated, unnest(@request_headers::bytea[]) AS request_headers,
              unnest(@sizes::bigint[]) AS size, unnest(@truncated::boolean[]) AS truncated, unnest(@bodies::bytea[]) AS body) t
@@ -45,7 +45,7 @@ ON CONFLICT DO NOTHING;
 
 -- name: GetBody :one
 SELECT * FROM run_body
-WHERE org_id = @org_id AND run_id = @run_id AND step = @step AND attempt = @attempt AND day = es.uuid7_day(@run_id);
+WHERE org_id = @org_id AND run_id = @run_id AND step = @step AND attempt = @attempt AND iteration = @iteration AND day = es.uuid7_day(@run_id);
 
 -- Runs that were requested in the interval and have no end, oldest first, across all organizations.
 -- name: ListUnended :many

@@ -320,6 +320,24 @@ func (e PermissionCheckRule) Valid() bool {
 	}
 }
 
+// Defines values for RetryBackoff.
+const (
+	Exponential RetryBackoff = "exponential"
+	Fixed       RetryBackoff = "fixed"
+)
+
+// Valid indicates whether the value is a known member of the RetryBackoff enum.
+func (e RetryBackoff) Valid() bool {
+	switch e {
+	case Exponential:
+		return true
+	case Fixed:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Role.
 const (
 	RoleAdmin     Role = "admin"
@@ -740,6 +758,27 @@ func (e StepRequestIpVersion) Valid() bool {
 	case StepRequestIpVersionN4:
 		return true
 	case StepRequestIpVersionN6:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepResultPhase.
+const (
+	StepResultPhaseSetup    StepResultPhase = "setup"
+	StepResultPhaseSteps    StepResultPhase = "steps"
+	StepResultPhaseTeardown StepResultPhase = "teardown"
+)
+
+// Valid indicates whether the value is a known member of the StepResultPhase enum.
+func (e StepResultPhase) Valid() bool {
+	switch e {
+	case StepResultPhaseSetup:
+		return true
+	case StepResultPhaseSteps:
+		return true
+	case StepResultPhaseTeardown:
 		return true
 	default:
 		return false
@@ -1371,6 +1410,18 @@ type FilterRules = []FilterRule
 // FollowedRedirect defines model for FollowedRedirect.
 type FollowedRedirect = run.Redirect
 
+// ForEach Executes the step once for each row, all of them, also after one that failed. Exactly one of `rows` and `variable`.
+type ForEach struct {
+	// As What a row is called.
+	As *string `json:"as,omitempty"`
+
+	// Rows Objects, whose fields are `{{row.name}}`, or other JSON values, which are `{{row}}`.
+	Rows *[]interface{} `json:"rows,omitempty"`
+
+	// Variable A variable that holds a JSON list, such as a captured one.
+	Variable *string `json:"variable,omitempty"`
+}
+
 // ForgottenPassword defines model for ForgottenPassword.
 type ForgottenPassword struct {
 	Email string `json:"email"`
@@ -1770,6 +1821,35 @@ type RegistrationConfirm struct {
 // RerunOnWorkerLoss Whether the test may be sent again when the worker that had it is lost; without it, only when every step is GET, HEAD or OPTIONS.
 type RerunOnWorkerLoss = bool
 
+// Retry Sends the request again until its answer is what one waits for; the assertions judge the last answer.
+type Retry struct {
+	Attempts *int          `json:"attempts,omitempty"`
+	Backoff  *RetryBackoff `json:"backoff,omitempty"`
+
+	// Delay A number with a unit: `ms`, `s`, `m`, `h`.
+	Delay *Duration `json:"delay,omitempty"`
+
+	// MaxDelay A number with a unit: `ms`, `s`, `m`, `h`.
+	MaxDelay *Duration `json:"maxDelay,omitempty"`
+
+	// Until An expression, or assertions that all must hold.
+	Until Retry_Until `json:"until"`
+}
+
+// RetryBackoff defines model for Retry.Backoff.
+type RetryBackoff string
+
+// RetryUntil0 defines model for Retry.Until.0.
+type RetryUntil0 = string
+
+// RetryUntil1 defines model for Retry.Until.1.
+type RetryUntil1 = []Assertion
+
+// Retry_Until An expression, or assertions that all must hold.
+type Retry_Until struct {
+	union json.RawMessage
+}
+
 // Revision defines model for Revision.
 type Revision struct {
 	// CreatedAt RFC 3339 in UTC with milliseconds.
@@ -2001,6 +2081,9 @@ type SessionList struct {
 	NextCursor *string `json:"nextCursor,omitempty"`
 }
 
+// SideSteps Setup is executed before the steps, which are skipped when it fails. Teardown is executed at the end whatever happened, each of its steps; a failure in it fails a run that would have passed. Setup, steps and teardown are 100 together, those of fragments counted.
+type SideSteps = []Step
+
 // SignIn defines model for SignIn.
 type SignIn struct {
 	AccessToken string `json:"accessToken"`
@@ -2019,12 +2102,49 @@ type SignInTokenType string
 // Source The part of a response that is judged or kept; docs/test-language.md says what each one yields.
 type Source string
 
-// Step defines model for Step.
+// Step A `request`, or `use` for the steps of a fragment.
 type Step struct {
+	// Always Whether the step is executed also after one that failed.
+	Always     *bool          `json:"always,omitempty"`
 	Assertions *[]Assertion   `json:"assertions,omitempty"`
 	Captures   *[]CaptureRule `json:"captures,omitempty"`
-	Name       *string        `json:"name,omitempty"`
-	Request    StepRequest    `json:"request"`
+
+	// Delay Waited for before the request.
+	Delay *Duration `json:"delay,omitempty"`
+
+	// ForEach Executes the step once for each row, all of them, also after one that failed. Exactly one of `rows` and `variable`.
+	ForEach *ForEach `json:"forEach,omitempty"`
+
+	// If An expression; when it is false, the step is skipped with the code `condition`.
+	If   *string `json:"if,omitempty"`
+	Name *string `json:"name,omitempty"`
+
+	// Repeat How often the step is executed; `{{$index}}` counts from 0.
+	Repeat  *int         `json:"repeat,omitempty"`
+	Request *StepRequest `json:"request,omitempty"`
+
+	// Skip true, or the reason: the step is skipped with the code `skip`.
+	Skip *Step_Skip `json:"skip,omitempty"`
+
+	// Use A fragment of the project; its steps take this one's place.
+	Use *string `json:"use,omitempty"`
+
+	// Variables This step's own; they may hold `{{variables}}`. They lose against captures and the run's, and win over all others.
+	Variables *Variables `json:"variables,omitempty"`
+
+	// With The fragment's parameters; they may hold `{{variables}}`.
+	With *Variables `json:"with,omitempty"`
+}
+
+// StepSkip0 defines model for Step.Skip.0.
+type StepSkip0 = bool
+
+// StepSkip1 defines model for Step.Skip.1.
+type StepSkip1 = string
+
+// Step_Skip true, or the reason: the step is skipped with the code `skip`.
+type Step_Skip struct {
+	union json.RawMessage
 }
 
 // StepAnswer defines model for StepAnswer.
@@ -2139,6 +2259,7 @@ type StepBody struct {
 	Encoding         StepBodyEncoding `json:"encoding"`
 	Headers          []HeaderLine     `json:"headers"`
 	HeadersTruncated bool             `json:"headersTruncated"`
+	Iteration        int              `json:"iteration"`
 
 	// RequestHeaders What was sent.
 	RequestHeaders []HeaderLine `json:"requestHeaders"`
@@ -2223,6 +2344,9 @@ type StepRequest struct {
 	// Resolve Addresses to dial in place of what names resolve to: `{"pets.example:443": "192.0.2.1"}`. Host and certificate stay the URL's.
 	Resolve *map[string]string `json:"resolve,omitempty"`
 
+	// Retry Sends the request again until its answer is what one waits for; the assertions judge the last answer.
+	Retry *Retry `json:"retry,omitempty"`
+
 	// Timeout A number with a unit: `ms`, `s`, `m`, `h`.
 	Timeout *Duration `json:"timeout,omitempty"`
 
@@ -2248,11 +2372,18 @@ type StepResult struct {
 	DurationMs float64           `json:"durationMs"`
 	Error      *RunProblem       `json:"error,omitempty"`
 
-	// Index In the spec, from 0.
-	Index    int         `json:"index"`
-	Name     string      `json:"name"`
-	Request  SentRequest `json:"request"`
-	Response *StepAnswer `json:"response,omitempty"`
+	// Fragment The fragment that the step is written in.
+	Fragment *string `json:"fragment,omitempty"`
+
+	// Index Among setup, steps and teardown, with the steps of fragments put in, from 0.
+	Index int `json:"index"`
+
+	// Iteration Counts the results of this step in the attempt, from 0: repeat and forEach make several.
+	Iteration int             `json:"iteration"`
+	Name      string          `json:"name"`
+	Phase     StepResultPhase `json:"phase"`
+	Request   SentRequest     `json:"request"`
+	Response  *StepAnswer     `json:"response,omitempty"`
 
 	// StartedAt RFC 3339 in UTC with milliseconds.
 	StartedAt *Timestamp       `json:"startedAt,omitempty"`
@@ -2260,7 +2391,13 @@ type StepResult struct {
 
 	// Timings The phases of a step's last request. Phases that didn't happen are absent.
 	Timings Timings `json:"timings"`
+
+	// Tries How often the request was sent under its retry, when it was more than once.
+	Tries *int `json:"tries,omitempty"`
 }
+
+// StepResultPhase defines model for StepResult.Phase.
+type StepResultPhase string
 
 // StepResultStatus defines model for StepResult.Status.
 type StepResultStatus string
@@ -3166,6 +3303,9 @@ type GetStepResponseParams struct {
 	// Attempt Which attempt; without it the last one.
 	Attempt *int32 `form:"attempt,omitempty" json:"attempt,omitempty"`
 
+	// Iteration Which iteration of repeat or forEach, from 0; without it the first one.
+	Iteration *int32 `form:"iteration,omitempty" json:"iteration,omitempty"`
+
 	// MinPosition An `X-Event-Position`; the answer holds at least that write.
 	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
 
@@ -3459,6 +3599,130 @@ func (t MultiValues_AdditionalProperties) MarshalJSON() ([]byte, error) {
 }
 
 func (t *MultiValues_AdditionalProperties) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsRetryUntil0 returns the union data inside the Retry_Until as a RetryUntil0
+func (t Retry_Until) AsRetryUntil0() (RetryUntil0, error) {
+	var body RetryUntil0
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRetryUntil0 overwrites any union data inside the Retry_Until as the provided RetryUntil0
+func (t *Retry_Until) FromRetryUntil0(v RetryUntil0) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRetryUntil0 performs a merge with any union data inside the Retry_Until, using the provided RetryUntil0
+func (t *Retry_Until) MergeRetryUntil0(v RetryUntil0) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRetryUntil1 returns the union data inside the Retry_Until as a RetryUntil1
+func (t Retry_Until) AsRetryUntil1() (RetryUntil1, error) {
+	var body RetryUntil1
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRetryUntil1 overwrites any union data inside the Retry_Until as the provided RetryUntil1
+func (t *Retry_Until) FromRetryUntil1(v RetryUntil1) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRetryUntil1 performs a merge with any union data inside the Retry_Until, using the provided RetryUntil1
+func (t *Retry_Until) MergeRetryUntil1(v RetryUntil1) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t Retry_Until) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *Retry_Until) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsStepSkip0 returns the union data inside the Step_Skip as a StepSkip0
+func (t Step_Skip) AsStepSkip0() (StepSkip0, error) {
+	var body StepSkip0
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromStepSkip0 overwrites any union data inside the Step_Skip as the provided StepSkip0
+func (t *Step_Skip) FromStepSkip0(v StepSkip0) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeStepSkip0 performs a merge with any union data inside the Step_Skip, using the provided StepSkip0
+func (t *Step_Skip) MergeStepSkip0(v StepSkip0) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsStepSkip1 returns the union data inside the Step_Skip as a StepSkip1
+func (t Step_Skip) AsStepSkip1() (StepSkip1, error) {
+	var body StepSkip1
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromStepSkip1 overwrites any union data inside the Step_Skip as the provided StepSkip1
+func (t *Step_Skip) FromStepSkip1(v StepSkip1) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeStepSkip1 performs a merge with any union data inside the Step_Skip, using the provided StepSkip1
+func (t *Step_Skip) MergeStepSkip1(v StepSkip1) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t Step_Skip) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *Step_Skip) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -6640,6 +6904,13 @@ func (w *ServerInterfaceWrapper) GetStepResponse(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "attempt", ctx.QueryParams(), &params.Attempt, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter attempt: %s", err))
+	}
+
+	// ------------- Optional query parameter "iteration" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "iteration", ctx.QueryParams(), &params.Iteration, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter iteration: %s", err))
 	}
 
 	// ------------- Optional query parameter "minPosition" -------------

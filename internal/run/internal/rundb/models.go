@@ -59,4 +59,5 @@ type RunBody struct {
 	Size             int64
 	Truncated        bool
 	Body             []byte
+	Iteration        int32
 }

@@ -31,15 +31,16 @@ func (q *Queries) DeleteRunsBefore(ctx context.Context, arg DeleteRunsBeforePara
 }
 
 const getBody = `-- name: GetBody :one
-SELECT run_id, attempt, step, day, org_id, status, content_type, headers, headers_truncated, request_headers, size, truncated, body FROM run_body
-WHERE org_id = $1 AND run_id = $2 AND step = $3 AND attempt = $4 AND day = es.uuid7_day($2)
+SELECT run_id, attempt, step, day, org_id, status, content_type, headers, headers_truncated, request_headers, size, truncated, body, iteration FROM run_body
+WHERE org_id = $1 AND run_id = $2 AND step = $3 AND attempt = $4 AND iteration = $5 AND day = es.uuid7_day($2)
 `
 
 type GetBodyParams struct {
-	OrgID   uuid.UUID
-	RunID   uuid.UUID
-	Step    int32
-	Attempt int32
+	OrgID     uuid.UUID
+	RunID     uuid.UUID
+	Step      int32
+	Attempt   int32
+	Iteration int32
 }
 
 func (q *Queries) GetBody(ctx context.Context, arg GetBodyParams) (RunBody, error) {
@@ -48,6 +49,7 @@ func (q *Queries) GetBody(ctx context.Context, arg GetBodyParams) (RunBody, erro
 		arg.RunID,
 		arg.Step,
 		arg.Attempt,
+		arg.Iteration,
 	)
 	var i RunBody
 	err := row.Scan(
@@ -64,6 +66,7 @@ func (q *Queries) GetBody(ctx context.Context, arg GetBodyParams) (RunBody, erro
 		&i.Size,
 		&i.Truncated,
 		&i.Body,
+		&i.Iteration,
 	)
 	return i, err
 }
@@ -178,13 +181,13 @@ func (q *Queries) GetRuns(ctx context.Context, arg GetRunsParams) ([]Run, error)
 }
 
 const insertBodies = `-- name: InsertBodies :exec
-INSERT INTO run_body (run_id, attempt, step, day, org_id, status, content_type, headers, headers_truncated, request_headers, size, truncated, body)
-SELECT t.run_id, t.attempt, t.step, es.uuid7_day(t.run_id), t.org_id, t.status, t.content_type, t.headers, t.headers_truncated, t.request_headers,
+INSERT INTO run_body (run_id, attempt, step, iteration, day, org_id, status, content_type, headers, headers_truncated, request_headers, size, truncated, body)
+SELECT t.run_id, t.attempt, t.step, t.iteration, es.uuid7_day(t.run_id), t.org_id, t.status, t.content_type, t.headers, t.headers_truncated, t.request_headers,
        t.size, t.truncated, t.body
-FROM (SELECT unnest($1::uuid[]) AS run_id, unnest($2::int[]) AS attempt, unnest($3::int[]) AS step, unnest($4::uuid[]) AS org_id,
-             unnest($5::int[]) AS status, unnest($6::bytea[]) AS content_type, unnest($7::bytea[]) AS headers,
-             unnest($8::boolean[]) AS headers_truncated, unnest($9::bytea[]) AS request_headers,
-             unnest($10::bigint[]) AS size, unnest($11::boolean[]) AS truncated, unnest($12::bytea[]) AS body) t
+FROM (SELECT unnest($1::uuid[]) AS run_id, unnest($2::int[]) AS attempt, unnest($3::int[]) AS step, unnest($4::int[]) AS iteration, unnest($5::uuid[]) AS org_id,
+             unnest($6::int[]) AS status, unnest($7::bytea[]) AS content_type, unnest($8::bytea[]) AS headers,
+             unnest($9::boolean[]) AS headers_truncated, unnest($10::bytea[]) AS request_headers,
+             unnest($11::bigint[]) AS size, unnest($12::boolean[]) AS truncated, unnest($13::bytea[]) AS body) t
 ON CONFLICT DO NOTHING
 `
 
@@ -192,6 +195,7 @@ type InsertBodiesParams struct {
 	RunIds           []uuid.UUID
 	Attempts         []int32
 	Steps            []int32
+	Iterations       []int32
 	OrgIds           []uuid.UUID
 	Statuses         []int32
 	ContentTypes     [][]byte
@@ -209,6 +213,7 @@ func (q *Queries) InsertBodies(ctx context.Context, arg InsertBodiesParams) erro
 		arg.RunIds,
 		arg.Attempts,
 		arg.Steps,
+		arg.Iterations,
 		arg.OrgIds,
 		arg.Statuses,
 		arg.ContentTypes,
