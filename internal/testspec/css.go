@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/andybalholm/cascadia"
 	"golang.org/x/net/html"
@@ -184,7 +185,8 @@ func filterCSS(f *filtering, v value, argument any) value {
 // decodeHTML decodes by what the transport says, else by what the document's beginning says of itself.
 func decodeHTML(body []byte, contentType string) string {
 	if charsetOf(body, contentType) == nil && !strings.Contains(strings.ToLower(contentType), "charset") && !bytes.HasPrefix(body, bomUTF8) {
-		if _, name, certain := charset.DetermineEncoding(body, ""); certain || name != "windows-1252" {
+		// Without a declaration the library says windows-1252, also of a beginning in ASCII alone.
+		if _, name, _ := charset.DetermineEncoding(body, ""); name != "windows-1252" || !utf8.Valid(body) {
 			if enc, why := charsetNamed(name); why == "" {
 				return decodeWith(enc, body)
 			}

@@ -46,8 +46,9 @@ func hasMember(a value, list []any, expected any) bool {
 	return false
 }
 
-// subsetLooks bounds the comparisons of one containsSubset: lists within lists multiply.
-const subsetLooks = 200_000
+// subsetLooks bounds the looks of one containsSubset at members: lists within lists multiply. A thousand members in any
+// order take half a million at most.
+const subsetLooks = 1_000_000
 
 func evalContainsSubset(a value, expected any) (bool, string) {
 	if typeName(a.v) != typeName(expected) {
@@ -89,27 +90,33 @@ func containsSubset(v, part any, looks *int) bool {
 // matchMembers says whether each of parts has a member of list of its own that contains it (a matching in a graph,
 // found by augmenting paths, since the first member that fits may be the only one for another).
 func matchMembers(list, parts []any, looks *int) bool {
-	owner := make(map[int]int, len(parts)) // member → part
-	var place func(part int, tried map[int]bool) bool
-	place = func(part int, tried map[int]bool) bool {
-		for i := range list {
-			if *looks <= 0 {
-				return false
-			}
-			if tried[i] || !containsSubset(list[i], parts[part], looks) {
-				continue
-			}
-			tried[i] = true
-			other, taken := owner[i]
-			if !taken || place(other, tried) {
-				owner[i] = part
-				return true
+	const free = -1
+	owner := make([]int, len(list)) // of each member, the part that has it
+	for i := range owner {
+		owner[i] = free
+	}
+	var place func(part int, tried []bool) bool
+	place = func(part int, tried []bool) bool {
+		for _, taken := range []bool{false, true} { // a free one needs nobody to move
+			for k := range list {
+				i := (part + k) % len(list) // most lists are in the same order
+				if *looks--; *looks <= 0 {
+					return false
+				}
+				if tried[i] || (owner[i] != free) != taken || !containsSubset(list[i], parts[part], looks) {
+					continue
+				}
+				tried[i] = true
+				if !taken || place(owner[i], tried) {
+					owner[i] = part
+					return true
+				}
 			}
 		}
 		return false
 	}
 	for p := range parts {
-		if !place(p, map[int]bool{}) {
+		if !place(p, make([]bool, len(list))) {
 			return false
 		}
 	}
