@@ -31,7 +31,7 @@ func (once) again(*exchanging, *http.Request, *http.Response) bool { return fals
 // behind at a change of origin.
 type private struct {
 	headers map[string]bool // canonical names
-	queries map[string]bool
+	queries map[string]string // with the value that was sent last
 }
 
 func (p *private) header(name string) {
@@ -41,11 +41,11 @@ func (p *private) header(name string) {
 	p.headers[name] = true
 }
 
-func (p *private) query(name string) {
+func (p *private) query(name, value string) {
 	if p.queries == nil {
-		p.queries = map[string]bool{}
+		p.queries = map[string]string{}
 	}
-	p.queries[name] = true
+	p.queries[name] = value
 }
 
 // fromSecret says whether a template's value comes from a secret, or from a capture that is one.
@@ -214,7 +214,7 @@ func (x *exchanging) setQuery(req *http.Request, name, value string) {
 		pair = rest + "&" + pair
 	}
 	req.URL.RawQuery = pair
-	x.private.query(name)
+	x.private.query(name, value)
 }
 
 // withoutParameter returns a raw query without the parameters of a name, or only those whose value drop takes.
@@ -240,8 +240,8 @@ func withoutParameter(query, name string, drop func(value string) bool) string {
 // leaveCredential makes the request go on to another origin without its credential, also where the redirect itself
 // carries it on in its query.
 func (x *exchanging) leaveCredential(next *url.URL) {
-	if key, ok := x.auth.(*apiKey); ok && key.in == "query" {
-		next.RawQuery = withoutParameter(next.RawQuery, key.name, func(value string) bool { return value == key.value })
+	for name, sent := range x.private.queries {
+		next.RawQuery = withoutParameter(next.RawQuery, name, func(value string) bool { return value == sent })
 	}
 	x.auth = nil
 }

@@ -75,23 +75,3 @@ func TestTracer_oneConnectionForAnother(t *testing.T) {
 		t.Errorf("%+v, then %+v", got, again)
 	}
 }
-
-// FuzzReadBody: nothing that a target sends as a body makes a decoder panic, and the caps hold.
-func FuzzReadBody(f *testing.F) {
-	for _, coding := range []string{"gzip", "deflate", "raw-deflate", "br", "zstd"} {
-		f.Add(strings.TrimPrefix(coding, "raw-"), targettest.Encode(coding, []byte(targettest.Pet)))
-	}
-	f.Add("gzip, gzip", targettest.Encode("gzip", targettest.Encode("gzip", []byte("x"))))
-	f.Fuzz(func(t *testing.T, encoding string, body []byte) {
-		const limit = 64 << 10
-		got, err := readEncoded(encoding, body, limit)
-		if len(got.body) > limit || got.wire > int64(len(body)) {
-			t.Fatalf("%d bytes of %d: %v", len(got.body), got.wire, err)
-		}
-		if err != nil {
-			if e := classify(t.Context(), err, PhaseDownload); e.Code != CodeProtocol && e.Code != CodeTooLarge {
-				t.Fatalf("%v is %v", err, e)
-			}
-		}
-	})
-}

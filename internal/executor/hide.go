@@ -58,7 +58,7 @@ func hidesCapture(c testspec.Capture, raw []byte) bool {
 func showURL(u *url.URL) string { return showURLWithout(u, nil) }
 
 // showURLWithout is showURL, which also hides the parameters of these names.
-func showURLWithout(u *url.URL, names map[string]bool) string {
+func showURLWithout(u *url.URL, names map[string]string) string {
 	if u.RawQuery == "" {
 		return u.String()
 	}
@@ -67,7 +67,7 @@ func showURLWithout(u *url.URL, names map[string]bool) string {
 	for i, pair := range pairs {
 		name, value, ok := strings.Cut(pair, "=")
 		if plain, err := url.QueryUnescape(name); err == nil {
-			if ok && value != "" && (names[plain] || namesCredential(plain)) {
+			if _, named := names[plain]; ok && value != "" && (named || namesCredential(plain)) {
 				pairs[i], changed = name+"="+hidden, true
 			}
 		}
