@@ -21,7 +21,7 @@ func (r *runner) subject(a *answer, usesCookies bool) *testspec.Subject {
 		Timings: testspec.Timings{
 			DNS: a.timings.DNS, Connect: a.timings.Connect, TLS: a.timings.TLS, FirstByte: a.timings.FirstByte, Download: a.timings.Download,
 		},
-		SetCookies: a.cookies, Scope: r.scope, Now: r.engine.cfg.Now(),
+		SetCookies: a.cookies, Scope: r.scope, Schemas: r.in.Spec.Schemas, Now: r.engine.cfg.Now(),
 		// Status is "404 Not Found" over HTTP/1; the library makes one up for the others, which have no reason.
 	}
 	if a.received.ProtoMajor < 2 {

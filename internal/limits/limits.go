@@ -201,6 +201,18 @@ const (
 	MaxExpressionWork  = 2_000_000
 	MaxExpressionText  = 16 << 20
 	ExpressionTime     = 500 * time.Millisecond
+	// MaxSchemas are the JSON Schemas of a test, each of MaxSchemaBytes at most and together of MaxSchemasBytes, with
+	// MaxSchemaValues JSON values in one. MaxSchemaNodes bounds the subschemas that one reaches, MaxSchemaExpansion those that
+	// apply to one value with references followed; MaxSchemaSteps what judging a value may look at, and SchemaTime how long
+	// it may take.
+	MaxSchemas         = 50
+	MaxSchemaBytes     = 64 << 10
+	MaxSchemasBytes    = 256 << 10
+	MaxSchemaValues    = 5000
+	MaxSchemaNodes     = 500
+	MaxSchemaExpansion = 5000
+	MaxSchemaSteps     = 1_500_000
+	SchemaTime         = time.Second
 	// MaxShownSize bounds the work of measuring a value that is shown: it is written out until it is longer than this.
 	MaxShownSize = 1 << 20
 

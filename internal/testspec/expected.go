@@ -31,6 +31,8 @@ func (e Expectation) doc() string {
 		return `a date (RFC 3339, ISO 8601 or HTTP's form) or "now"`
 	case ExpectNothing:
 		return "nothing"
+	case ExpectSchema:
+		return "a JSON Schema: an object, true or false"
 	default:
 		return "any value"
 	}
@@ -87,7 +89,7 @@ func checkExpected(v any, got yielded, op *OperatorInfo) string {
 		if _, isDate := parseDate(text); !isDate && text != "now" && len(References(text)) == 0 {
 			return refused
 		}
-	case ExpectNothing:
+	case ExpectNothing, ExpectSchema:
 	}
 	return ""
 }

@@ -126,6 +126,9 @@ func (j *judgement) concludeSingle(b *strings.Builder, actual value) bool {
 			b.WriteString(": " + is)
 		}
 		return false
+	case holds == j.assertion.Not && !holds && j.op.explain != nil:
+		b.WriteString(", but " + j.op.explain(j.ctx, j.subject, actual, j.expected))
+		return false
 	case holds == j.assertion.Not:
 		b.WriteString(", but " + is)
 		return false
@@ -181,6 +184,9 @@ func (j *judgement) concludeMembers(b *strings.Builder, actual value) bool {
 			return true
 		case holds != j.assertion.Not && want == QuantifierNone, holds == j.assertion.Not && want == QuantifierAll:
 			b.WriteString(", but " + member(i))
+			if !holds && j.op.explain != nil {
+				b.WriteString(": " + j.op.explain(j.ctx, j.subject, value{v: m}, j.expected))
+			}
 			return false
 		}
 	}

@@ -31,6 +31,7 @@ const (
 	ExpectPart    Expectation = "textOrMember" // any value; text when the source yields text
 	ExpectWhole   Expectation = "wholeList"    // a list, which may be empty
 	ExpectNear    Expectation = "near"         // an object {"value": number, "tolerance": number}
+	ExpectSchema  Expectation = "schema"       // a JSON Schema
 	ExpectDate    Expectation = "date"         // text that is a date, or "now"
 )
 
@@ -48,6 +49,9 @@ type OperatorInfo struct {
 	eval func(actual value, expected any) (holds bool, cannot string)
 	// evalIn stands in eval's place where the operator needs the response, or may take long.
 	evalIn func(ctx context.Context, s *Subject, actual value, expected any) (holds bool, cannot string)
+	// explain says in a clause why it does not hold, where showing actual says too little; nil where it doesn't.
+	explain func(ctx context.Context, s *Subject, actual value, expected any) string
+	costly  bool // it may take long even over a small body
 }
 
 // evaluate decides with whichever function the operator has.
@@ -147,6 +151,12 @@ var operators = []OperatorInfo{
 	},
 	dated("before", "to be before", "Is a date before expected, which is a date or `now`.", func(c int) bool { return c < 0 }),
 	dated("after", "to be after", "Is a date after expected, which is a date or `now`.", func(c int) bool { return c > 0 }),
+	{
+		Name: "matchesSchema", Takes: KindJSON | KindList, Expected: ExpectSchema, phrase: "to match the schema",
+		evalIn: evalMatchesSchema, explain: explainSchema, costly: true,
+		Doc: "Follows the JSON Schema expected: draft 2020-12, or the one that $schema names (2019-09, 07, 06, 04). " +
+			"A $ref reaches what the test carries in schemas, as schemas/NAME or by its $id. format is an annotation.",
+	},
 }
 
 // everyKind is of operators that take whatever there is.

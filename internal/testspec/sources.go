@@ -192,6 +192,18 @@ var sources = []SourceInfo{
 		noun: func(p string) string { return fmt.Sprintf("variable %q", p) },
 	},
 	{
+		Name: "jsonSchema", Yields: KindJSON,
+		Doc: "The whole body read as JSON, for the operator matchesSchema.",
+		read: func(_ context.Context, s *Subject, _ string) value {
+			doc, why := s.json()
+			if why != "" {
+				return unreadable(why)
+			}
+			return value{v: doc}
+		},
+		noun: func(string) string { return "the body" },
+	},
+	{
 		Name: "expression", Yields: KindJSON,
 		Doc:           "What an expression yields, for what no operator says: any JSON value.",
 		Property:      "an expression such as json.total == len(json.items)",
@@ -238,7 +250,8 @@ func (a Assertion) kinds() Kind {
 
 // Costly says whether judging a may take long even with a small body.
 func (a Assertion) Costly() bool {
-	return costly(a.Source, a.Property, a.Filters)
+	op := operatorByName[a.Operator]
+	return op != nil && op.costly || costly(a.Source, a.Property, a.Filters)
 }
 
 // Costly says whether keeping c may take long even with a small body.

@@ -21,6 +21,9 @@ type Spec struct {
 	// Variables are the test's own values. They are taken as they are, but for generated values, which are made once an
 	// attempt; other references in them are refused.
 	Variables map[string]string `json:"variables,omitempty"`
+	// Schemas are JSON Schemas that assertions refer to as {"$ref": "schemas/NAME"}, or by an absolute URI that is the
+	// name. References in them are not replaced.
+	Schemas map[string]json.RawMessage `json:"schemas,omitempty"`
 	// Seed makes generated values the same in every run, times aside; nil means new ones in each attempt.
 	Seed *int `json:"seed,omitempty"`
 	// Setup is executed before Steps; when it fails, Steps are skipped. Teardown is executed at the end whatever happened,

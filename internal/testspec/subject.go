@@ -22,6 +22,8 @@ type Subject struct {
 	ResponseTime time.Duration
 	// Scope is what expressions and the source variable read variables from; nil means that there are none.
 	Scope *Scope
+	// Schemas are the JSON Schemas of the test, by name.
+	Schemas map[string]json.RawMessage
 
 	Reason      string // that the status line gives, "" when it gives none
 	HTTPVersion string // "1.0", "1.1", "2", "3"

@@ -49,6 +49,8 @@ func Validate(s Spec, opts ...Option) []fault.Field {
 }
 
 type validator struct {
+	schemasNamed map[string]json.RawMessage // the JSON Schemas of the test
+
 	known     map[string]bool // names that references may have here
 	anyName   bool
 	anySecret bool
@@ -82,6 +84,7 @@ func (v *validator) spec(s Spec) {
 		v.generatedOnly(s.Variables[name], at)
 		v.known[name] = true
 	}
+	v.schemas(s.Schemas)
 	if s.Seed != nil && *s.Seed < 0 {
 		v.refuse("/seed", "A seed is a whole number from 0 to %d.", math.MaxInt32)
 	}
@@ -468,6 +471,12 @@ func (v *validator) expected(a Assertion, got yielded, op *OperatorInfo, at stri
 	before := len(v.faults)
 	v.jsonTemplate(a.Expected, at)
 	if len(v.faults) > before {
+		return
+	}
+	if op.Expected == ExpectSchema {
+		if !mayHoldReference(a.Expected) { // else it is read when its variables have values
+			v.schema(a.Expected, at)
+		}
 		return
 	}
 	value, err := decodeJSON(a.Expected)

@@ -195,6 +195,7 @@ const (
 	LessOrEqual     Operator = "lessOrEqual"
 	LessThan        Operator = "lessThan"
 	Matches         Operator = "matches"
+	MatchesSchema   Operator = "matchesSchema"
 	StartsWith      Operator = "startsWith"
 )
 
@@ -264,6 +265,8 @@ func (e Operator) Valid() bool {
 	case LessThan:
 		return true
 	case Matches:
+		return true
+	case MatchesSchema:
 		return true
 	case StartsWith:
 		return true
@@ -502,6 +505,7 @@ const (
 	SourceExpression   Source = "expression"
 	SourceHeader       Source = "header"
 	SourceHttpVersion  Source = "httpVersion"
+	SourceJsonSchema   Source = "jsonSchema"
 	SourceJsonpath     Source = "jsonpath"
 	SourceMd5          Source = "md5"
 	SourceReason       Source = "reason"
@@ -538,6 +542,8 @@ func (e Source) Valid() bool {
 	case SourceHeader:
 		return true
 	case SourceHttpVersion:
+		return true
+	case SourceJsonSchema:
 		return true
 	case SourceJsonpath:
 		return true
@@ -1503,6 +1509,9 @@ type Inviter struct {
 	Name   *string            `json:"name,omitempty"`
 	UserId openapi_types.UUID `json:"userId"`
 }
+
+// JsonSchemas JSON Schemas by name. An assertion's schema refers to one as `{"$ref": "schemas/NAME"}`; a name that is an absolute URI, or the schema's `$id`, is reached by that. Nothing else is loaded.
+type JsonSchemas map[string]interface{}
 
 // Latency Milliseconds that runs took; absent without any.
 type Latency struct {
