@@ -236,8 +236,8 @@ func TestCheckExpression(t *testing.T) {
 	}
 }
 
-// TestEvalExpression_bounded: whatever is written, an expression ends soon, and takes little memory.
-func TestEvalExpression_bounded(t *testing.T) {
+// TestAttackExpression_isBounded: whatever is written, an expression ends soon, and takes little memory.
+func TestAttackExpression_isBounded(t *testing.T) {
 	t.Parallel()
 	list := "[" + strings.TrimSuffix(strings.Repeat("1,", 20_000), ",") + "]"
 	body := `{"l":` + list + `,"t":"` + strings.Repeat("x", 1<<20) + `"}`

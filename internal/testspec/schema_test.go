@@ -298,6 +298,12 @@ func TestMatchesSchema_carried(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestAttackSchema_readsNothing: no reference makes the server open a file or an address.
+func TestAttackSchema_readsNothing(t *testing.T) {
+	t.Parallel()
+	named := map[string]json.RawMessage{"a": json.RawMessage(`{"$id":"https://people.example/person"}`)}
 	for _, foreign := range []string{"file:///etc/passwd", "http://127.0.0.1:1/x", "schemas/nope", "https://people.example/other", "/etc/passwd", "../../x", "http://json-schema.org/draft-99/schema"} {
 		v := judgeSchema(t, fmt.Sprintf(`{"$ref":%q}`, foreign), `1`, named)
 		if v.Pass || !strings.Contains(v.Message, "carries no schema") {
@@ -379,8 +385,8 @@ func TestMatchesSchema_refused(t *testing.T) {
 	}
 }
 
-// TestMatchesSchema_bounded: no schema over no body takes long or much.
-func TestMatchesSchema_bounded(t *testing.T) {
+// TestAttackSchema_isBounded: no schema over no body takes long or much.
+func TestAttackSchema_isBounded(t *testing.T) {
 	t.Parallel()
 	deep := strings.Repeat(`{"a":`, 60) + "1" + strings.Repeat("}", 60)
 	wide := "[" + strings.TrimSuffix(strings.Repeat(`"x",`, 200_000), ",") + "]"
