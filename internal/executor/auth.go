@@ -30,7 +30,7 @@ func (once) again(*exchanging, *http.Request, *http.Response) bool { return fals
 // private are the names under which credentials are sent besides credentialHeaders: hidden in summaries, and left
 // behind at a change of origin.
 type private struct {
-	headers map[string]bool // canonical names
+	headers map[string]bool   // canonical names
 	queries map[string]string // with the value that was sent last
 }
 

@@ -554,7 +554,7 @@ func verified(t *testing.T, token, algorithm string, key any, secret string) (he
 		h.Write(signed)
 		sum = h.Sum(nil)
 	}
-	good := false
+	var good bool
 	switch algorithm[:2] {
 	case "HS":
 		h := hmac.New(hashed.New, []byte(secret))

@@ -22,7 +22,7 @@ const (
 	AuthAPIKey            AuthType = "apiKey"
 	AuthDigest            AuthType = "digest"
 	AuthAWSSigV4          AuthType = "awsSigV4"
-	AuthClientCredentials AuthType = "oauth2ClientCredentials"
+	AuthClientCredentials AuthType = "oauth2ClientCredentials" //nolint:gosec // the name of a type, no credential
 	AuthPassword          AuthType = "oauth2Password"
 	AuthJWT               AuthType = "jwt"
 )
@@ -189,6 +189,7 @@ func (v *validator) auth(r Request, requestAt string) {
 		v.grant(a, at)
 	case AuthJWT:
 		v.jwt(a, at)
+	default: // has no more than its fields
 	}
 	if a.Type != AuthNone {
 		v.authBeside(r, a, requestAt)
