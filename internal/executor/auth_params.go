@@ -13,8 +13,10 @@ const maxAuthParams = 100
 
 // parseChallenges reads RFC 9110's list of challenges, several of which may stand in one line. What does not fit is
 // left out.
-func parseChallenges(line string) []challenge {
-	var list []challenge
+func parseChallenges(line string) []challenge { return parseAfter(nil, line) }
+
+// parseAfter reads line; parameters before the first scheme in it belong to the last challenge of list.
+func parseAfter(list []challenge, line string) []challenge {
 	p := paramReader{rest: line}
 	for range maxAuthParams {
 		p.skip()
@@ -39,8 +41,7 @@ func parseChallenges(line string) []challenge {
 
 // parseParams reads a line of parameters without a scheme, as in Authentication-Info.
 func parseParams(line string) map[string]string {
-	list := parseChallenges("Info " + line)
-	return list[0].params
+	return parseAfter([]challenge{{params: map[string]string{}}}, line)[0].params
 }
 
 // paramReader reads what is left of a line.

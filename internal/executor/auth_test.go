@@ -263,6 +263,13 @@ func TestAuth_oauth2(t *testing.T) {
 			t.Errorf("asked for %d tokens", n)
 		}
 	})
+	t.Run("the endpoint's time is not the target's", func(t *testing.T) {
+		t.Parallel()
+		o := passes(t, e, target, with(resource, clientCredentials("aside", "&answer=slow")+`}`, 200))
+		if aside := o.Duration - o.steps[0].Timings.Total; aside < targettest.SlowToken-10*time.Millisecond {
+			t.Errorf("of %s the target is said to have taken %s", o.Duration, o.steps[0].Timings.Total)
+		}
+	})
 	t.Run("the one who asks is canceled", func(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithCancelCause(context.Background())

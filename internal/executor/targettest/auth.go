@@ -47,8 +47,8 @@ func newAuthState() *authState {
 	return &authState{nonces: map[string]int{}, challenged: map[string]int{}, asked: map[string]int{}, valid: map[string]string{}}
 }
 
-// slowToken is how long the token endpoint thinks with answer=slow: long enough for others to come.
-const slowToken = 200 * time.Millisecond
+// SlowToken is how long the token endpoint thinks with answer=slow: long enough for others to come.
+const SlowToken = 200 * time.Millisecond
 
 // auth are the routes that look at who comes.
 func (s *Server) auth(mux *http.ServeMux) {
@@ -270,7 +270,7 @@ func (s *authState) token(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		return
 	case "slow":
-		wait(r, slowToken)
+		wait(r, SlowToken)
 	}
 	id, secret, inHeader := r.BasicAuth()
 	if inHeader {
