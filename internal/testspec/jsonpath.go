@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -43,22 +44,93 @@ func mustCache[K comparable, V any](size int) *lru.Cache[K, V] {
 
 var pathParser = jsonpath.NewParser(jsonpath.WithRegistry(boundedRegistry()))
 
-// boundedRegistry is RFC 9535's functions, with match and search under the limits of patterns: their pattern and their
-// input can both come from a response.
+// boundedRegistry is RFC 9535's functions, with match and search of our own: under the limits of patterns, since their
+// pattern and their input can both come from a response, and with the whole of an alternation anchored (the library's
+// match of "a|b" takes "ax").
 func boundedRegistry() *registry.Registry {
 	reg := registry.New()
-	for _, name := range []string{"match", "search"} {
+	for name, whole := range map[string]bool{"match": true, "search": false} {
 		fn := reg.Get(name)
-		orig := *fn
+		orig := *fn // whose methods the new one may use without calling itself
 		*fn = *spec.Extension(name, orig.ReturnType(), orig.Validate, func(args []spec.PathValue) spec.PathValue {
 			text, pattern := textOf(args[0]), textOf(args[1])
-			if text == nil || pattern == nil || len(*text) > limits.MaxMatchInput || len(*pattern) > limits.MaxPattern {
+			if text == nil || pattern == nil || len(*text) > limits.MaxMatchInput {
 				return spec.LogicalFalse
 			}
-			return orig.Evaluate(args)
+			re := compileIRegexp(*pattern, whole)
+			return spec.Logical(re != nil && re.MatchString(*text))
 		})
 	}
 	return reg
+}
+
+// iRegexp is a pattern and whether it must match the whole of a text.
+type iRegexp struct {
+	pattern string
+	whole   bool
+}
+
+// iRegexps keeps compiled patterns, nil for what is none: one is run for each value that a filter looks at.
+var iRegexps = mustCache[iRegexp, *regexp.Regexp](1024)
+
+// compileIRegexp compiles a pattern as RFC 9485 (5.4) says for RE2: a dot matches neither line feed nor carriage return,
+// and match is anchored at both ends. It returns nil for what is no pattern.
+func compileIRegexp(pattern string, whole bool) *regexp.Regexp {
+	if len(pattern) > limits.MaxPattern {
+		return nil
+	}
+	key := iRegexp{pattern, whole}
+	if re, ok := iRegexps.Get(key); ok {
+		return re
+	}
+	// Alone first: "a)(b" is no pattern, though with a group around it it would be one.
+	var re *regexp.Regexp
+	if _, err := regexp.Compile(pattern); err == nil {
+		text := dotsWithoutLines(pattern)
+		if whole {
+			text = `\A(?:` + text + `)\z`
+		}
+		re, err = regexp.Compile(text)
+		if err != nil {
+			re = nil
+		}
+	}
+	iRegexps.Add(key, re)
+	return re
+}
+
+// dotsWithoutLines writes each dot outside of a class as [^\n\r].
+func dotsWithoutLines(pattern string) string {
+	if !strings.Contains(pattern, ".") {
+		return pattern
+	}
+	var b strings.Builder
+	inClass := false
+	for i := 0; i < len(pattern); i++ {
+		switch c := pattern[i]; {
+		case c == '\\' && i+1 < len(pattern):
+			b.WriteString(pattern[i : i+2])
+			i++
+			continue
+		case c == '[' && !inClass:
+			inClass = true
+			// A ] that comes first stands for itself.
+			for _, first := range []string{"[^]", "[]"} {
+				if strings.HasPrefix(pattern[i:], first) {
+					b.WriteString(first[:len(first)-1])
+					i += len(first) - 1
+					break
+				}
+			}
+		case c == ']':
+			inClass = false
+		case c == '.' && !inClass:
+			b.WriteString(`[^\n\r]`)
+			continue
+		}
+		b.WriteByte(pattern[i])
+	}
+	return b.String()
 }
 
 // textOf returns a function's argument as text, nil when it is none or nothing. (The library's own match and search
@@ -86,6 +158,15 @@ func compilePath(path string) (*compiledPath, error) {
 	if err != nil {
 		why := strings.TrimPrefix(err.Error(), jsonpath.ErrPathParse.Error()+": ")
 		return nil, fmt.Errorf("this is not a JSONPath (RFC 9535): %s", shorten(why, 200))
+	}
+	called, err := callComparisons(path)
+	if err != nil {
+		return nil, fmt.Errorf("this is not a JSONPath (RFC 9535): %w", err)
+	}
+	if called != path {
+		if parsed, err = comparingParser.Parse(called); err != nil {
+			return nil, errors.New("this JSONPath cannot be followed")
+		}
 	}
 	p := &compiledPath{query: parsed.Query(), loops: filterLoops(path)}
 	p.singular = p.query.Singular() != nil
