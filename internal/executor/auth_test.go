@@ -241,13 +241,14 @@ func TestAuth_oauth2(t *testing.T) {
 		if n := target.TokenRequests("many"); n != 1 {
 			t.Errorf("asked for %d tokens", n)
 		}
-		// Another scope, another organization: another token.
+		// Another way to connect, another scope, another organization: another token.
+		passes(t, e, target, `{"steps":[`+step("GET", resource, clientCredentials("many", "&life=3600")+`,"scope":"a b","audience":"pets","params":{"extra":["1","2"]}}`, `,"verifyTls":false`, 200)+`]}`)
 		passes(t, e, target, with(resource, clientCredentials("many", "&life=3600")+`,"scope":"c"}`, 200))
 		in := executor.Input{RunID: uuid.New(), OrgID: uuid.New(), Spec: mustRead(t, `{"steps":[`+s+`]}`), Environment: names(target), Secrets: secrets()}
 		if r := e.Run(context.Background(), in, nil); r.Status != executor.Passed {
 			t.Error(r.Error)
 		}
-		if n := target.TokenRequests("many"); n != 3 {
+		if n := target.TokenRequests("many"); n != 4 {
 			t.Errorf("asked for %d tokens", n)
 		}
 	})

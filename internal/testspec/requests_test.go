@@ -2,6 +2,8 @@ package testspec_test
 
 import (
 	"encoding/json"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +160,34 @@ func TestParseNumericDate(t *testing.T) {
 	for _, in := range []string{"", "now+", "now 5m", "now+-5m", "then", "now+5", "5m"} {
 		if _, ok := testspec.ParseNumericDate(in, now); ok {
 			t.Errorf("%s is taken", in)
+		}
+	}
+}
+
+// TestAuthTypes_documents: docs/requests.md and the contract list each type with the fields of the table, in its order.
+func TestAuthTypes_documents(t *testing.T) {
+	t.Parallel()
+	for path, row := range map[string]*regexp.Regexp{
+		"../../docs/requests.md":     regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (.*?) \\| "),
+		"../../openapi/openapi.yaml": regexp.MustCompile(`(?m)^        \| (\w+) \| (.*?) ?\|$`),
+	} {
+		page, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows := map[string]string{}
+		for _, m := range row.FindAllStringSubmatch(string(page), -1) {
+			said := regexp.MustCompile(`\s*\([^)]*\)`).ReplaceAllString(m[2], "") // what stands in brackets explains
+			rows[m[1]] = strings.ReplaceAll(strings.TrimSpace(said), "`", "")
+		}
+		for _, a := range testspec.AuthTypes() {
+			fields := append([]string{}, a.Required...)
+			for _, f := range a.Optional {
+				fields = append(fields, f+"?")
+			}
+			if got, want := rows[string(a.Type)], strings.Join(fields, ", "); got != want {
+				t.Errorf("%s says of %s: %q, want %q", path, a.Type, got, want)
+			}
 		}
 	}
 }
