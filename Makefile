@@ -73,7 +73,7 @@ fmt: $(GOLANGCI_LINT) ## Format the Go code as lint wants it (gofumpt, import gr
 	@$(GOLANGCI_LINT) fmt
 
 .PHONY: generate
-generate: $(SQLC) $(OAPI_CODEGEN) ## Write the generated Go code again, from sql/ and openapi/
+generate: $(SQLC) $(OAPI_CODEGEN) ## Write again what is generated: Go code from sql/ and openapi/, docs/test-language.md
 	@SQLC=$(SQLC) OAPI_CODEGEN=$(OAPI_CODEGEN) sh tools/generate.sh .
 
 .PHONY: verify

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Writes the generated Go code: sqlc's from sql/ and migrations/, oapi-codegen's from openapi/.
+# Writes what is generated: sqlc's Go code from sql/ and migrations/, oapi-codegen's from openapi/, and docs/test-language.md from
+# the tables of internal/testspec.
 #
 #   generate.sh .         writes it in place
 #   generate.sh --check   writes it into a copy and fails when that differs from what is here
@@ -9,6 +10,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 generate() (
+	mkdir -p "$1/docs"
+	"${GO:-go}" run ./internal/testspec/reference -o "$1/docs/test-language.md"
 	cd "$1"
 	# sqlc removes nothing: a folder whose queries went away would stay for ever.
 	rm -rf internal/*/internal/*db
@@ -34,7 +37,7 @@ case "${1:-.}" in
 	for d in sql migrations openapi; do [ -d "$d" ] && set -- "$@" "$d"; done
 	tar -cf - "$@" | tar -xf - -C "$copy"
 	generate "$copy"
-	if ! diff -r internal "$copy/internal"; then
+	if ! diff -r internal "$copy/internal" || ! diff docs/test-language.md "$copy/docs/test-language.md"; then
 		echo "make verify: generated code isn't what its sources say; run: make generate" >&2
 		exit 1
 	fi
