@@ -64,7 +64,7 @@ call() { # METHOD PATH [BODY [HEADER…]] prints the answer, fails on anything b
 
 setup=$("${compose[@]}" logs serve 2>/dev/null | grep -o '"setup_token":"[^"]*"' | head -n 1 | cut -d'"' -f4)
 [ -n "$setup" ] || fail "the server's log holds no setup token"
-token=$(call POST /api/auth/register "$(jq -n --arg s "$setup" '{email: "ada@example.com", password: "correct horse battery staple", name: "Ada",
+token=$(call POST /api/auth/register "$(jq -n --arg s "$setup" '{email: "ada@example.com", password: "marble otter sunset violin", name: "Ada",
 	organizationName: "Analytical Engines", setupToken: $s}')" | jq -er .accessToken)
 say "registered"
 project=$(call POST /api/projects '{"name":"Compose"}' | jq -er .id)

@@ -54,7 +54,8 @@ func (PasswordPolicy) problems(password string, who about) []string {
 	if len(problems) > 0 {
 		return problems
 	}
-	if guessable(norm.NFKC.String(password), who.words()) {
+	plain, words := norm.NFKC.String(password), who.words()
+	if guessable(plain, words) || commonplace(strings.ToLower(plain), words) {
 		return []string{"This password is too easy to guess. Several words that don't belong together make a good one; names, dates and years don't."}
 	}
 	return nil

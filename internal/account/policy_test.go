@@ -20,12 +20,17 @@ func TestPolicy_refusesWhatIsGuessedFirst(t *testing.T) {
 	for _, bad := range []string{
 		"Password123!", "P@ssw0rd2026", "qwerty12345", "iloveyou22", "letmein2024!", "Summer2026!", "Tr0ub4dour&3", "hunter2hunter2", "trustno1trustno1",
 		"zaq12wsxCDE#", "basketball99", "monkey123456", "1234567890a", "abc abc abc abc abc", strings.Repeat("pa55w0rd", 16),
+		"correct horse battery staple", "Correct-Horse-Battery-Staple-1", "correct_horse.battery staple!", "c0rrecth0rsebatterystaple", "Tr0ub4dor&3", "thisismypassword",
+		"This is my password!", "kx7qwkx7qwkx7qw", "passwordpassword1", "letmeinplease", "qwertyuiopasdf", "iloveyousomuch", "my password is secure", "i am the admin", "open the door",
+		"may the force be with you", "to be or not to be", "the quick brown fox", "lorem ipsum dolor", "winter is coming", "I hate passwords", "passwordispassword",
+		"this is a secret", "ilovemydog2020", "hello darkness my old friend", "once upon a time", "neveragain2026", "what is this", "ada lovelace is my name",
 		"lovelace1815", "Engines2026", "Lovelace!!", "differenceengines", "ada.lovelace@engines.example", "testflow2026", "TestFlow!!99",
 	} {
 		require.NotEmpty(t, PasswordPolicy{}.problems(bad, ada), "%q", bad)
 	}
 	for _, good := range []string{
-		"correct horse battery staple", "seven brave otters swim", "j8#Kd92!xQ7r", "Berlin-2026-xyz-tram", "новый крепкий пароль 7", "日本語のとても長い合言葉",
+		"seven brave otters swim", "marble-otter-sunset-violin-7", "green tractor paints loudly", "four tiny robots argue", "kettle orbit plywood", "xK9!mmQ2vp",
+		"my horse eats purple tractors", "velvet hammer 93 quickly", "plum-gravel-seventeen", "pjnqm wtzrk", "hJ3-vTq-92x", "rusty anchors hum at dawn", "j8#Kd92!xQ7r", "Berlin-2026-xyz-tram", "новый крепкий пароль 7", "日本語のとても長い合言葉",
 		strings.Repeat("abc ", 12) + "xq7#Kd92!vTr Zp otters swim brave seven", rep("k3", 20) + "seven brave otters swim in the canal at noon today!!",
 	} {
 		require.Empty(t, PasswordPolicy{}.problems(good, ada), "%q", good)

@@ -37,7 +37,7 @@ func TestKeys_rotateWithoutSignOuts(t *testing.T) {
 	first := in.serve("JWT_SECRET=" + before + "," + after)
 	u := registerFirst(t, first)
 	second := in.serve("JWT_SECRET=" + after + "," + before)
-	login := map[string]any{"email": "first@example.com", "password": "correct horse battery first"}
+	login := map[string]any{"email": "first@example.com", "password": "marble otter sunset first"}
 	var tokens struct{ AccessToken, RefreshToken string }
 	u.at(second).must(http.StatusOK, "POST", "/api/auth/login", login, &tokens)
 	for _, node := range []*program{first, second} {
@@ -68,7 +68,7 @@ func TestOutbox_isEnoughToGoOn(t *testing.T) {
 	p, ok := in.start()
 	require.True(t, ok, "up ended: %s", p.errs)
 	u := &user{t: t, url: func() string { return p.url }}
-	u.must(http.StatusCreated, "POST", "/api/auth/register", map[string]any{"email": "ada@example.com", "password": "correct horse battery ada", "name": "Ada"}, nil)
+	u.must(http.StatusCreated, "POST", "/api/auth/register", map[string]any{"email": "ada@example.com", "password": "marble otter sunset ada", "name": "Ada"}, nil)
 	u.must(http.StatusAccepted, "POST", "/api/auth/password/forgot", map[string]any{"email": "ada@example.com"}, nil)
 	files := filepath.Join(in.dataDir, "outbox", "*-account-reset-*.eml")
 	require.Eventually(t, func() bool {

@@ -85,7 +85,7 @@ func TestAttack_racesOverTwoNodes(t *testing.T) {
 	// One refresh token makes one child within the grace; another client's replay ends the family on both nodes.
 	var session struct{ AccessToken, RefreshToken string }
 	nobody := &user{t: t, url: admin.url}
-	nobody.must(http.StatusOK, "POST", "/api/auth/login", map[string]any{"email": "first@example.com", "password": "correct horse battery first"}, &session)
+	nobody.must(http.StatusOK, "POST", "/api/auth/login", map[string]any{"email": "first@example.com", "password": "marble otter sunset first"}, &session)
 	_, answers = atOnce(t, many, nodes(nobody), "POST", "/api/auth/refresh", map[string]any{"refreshToken": session.RefreshToken})
 	for _, got := range answers {
 		assert.Contains(t, []int{http.StatusOK, http.StatusUnauthorized}, got.status, "%s", got.body)

@@ -147,7 +147,7 @@ func newBenchWorld(b *testing.B) *benchWorld {
 func (w *benchWorld) found(b *testing.B) {
 	b.Helper()
 	in, err := w.orgs.SignUp(b.Context(), org.SignUpInput{
-		Registration: account.Registration{Email: "bench@example.com", Name: "Bench", Password: vault.NewSecret("correct horse battery")},
+		Registration: account.Registration{Email: "bench@example.com", Name: "Bench", Password: vault.NewSecret("marble otter sunset")},
 	}, account.Client{})
 	require.NoError(b, err)
 	w.token = in.AccessToken.Reveal()

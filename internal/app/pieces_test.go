@@ -78,7 +78,7 @@ func registerFirst(t *testing.T, server *program) *user {
 		Organization identified
 	}
 	u.must(http.StatusCreated, "POST", "/api/auth/register", map[string]any{
-		"email": "first@example.com", "password": "correct horse battery first", "name": "First", "setupToken": token,
+		"email": "first@example.com", "password": "marble otter sunset first", "name": "First", "setupToken": token,
 	}, &in)
 	u.token, u.orgID = in.AccessToken, in.Organization.ID
 	return u

@@ -261,7 +261,7 @@ func register(t *testing.T, url func() string, name string) *user {
 		Organization struct{ ID string }
 	}
 	u.must(http.StatusCreated, "POST", "/api/auth/register", map[string]any{
-		"email": name + "@example.com", "password": "correct horse battery " + name, "name": name, "organizationName": "Org of " + name,
+		"email": name + "@example.com", "password": "marble otter sunset " + name, "name": name, "organizationName": "Org of " + name,
 	}, &in)
 	u.token, u.orgID = in.AccessToken, in.Organization.ID
 	return u

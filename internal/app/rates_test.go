@@ -85,7 +85,7 @@ func TestRateLimits_overTwoProcesses(t *testing.T) {
 	first.kill()
 	second.kill()
 	third := in.serve()
-	a, err := nobody[0].at(third).do(t.Context(), "POST", "/api/auth/login", map[string]any{"email": "first@example.com", "password": "correct horse battery first"})
+	a, err := nobody[0].at(third).do(t.Context(), "POST", "/api/auth/login", map[string]any{"email": "first@example.com", "password": "marble otter sunset first"})
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusTooManyRequests, a.status, "a restart forgets no guess")
 }

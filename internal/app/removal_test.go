@@ -95,7 +95,7 @@ func (u *user) invite(t *testing.T, name string, at, other *program) (here, ther
 	here = &user{t: t, url: func() string { return at.url }, orgID: u.orgID}
 	var in struct{ AccessToken string }
 	here.must(http.StatusCreated, "POST", "/api/auth/register", map[string]any{
-		"email": name + "@example.com", "password": "correct horse battery " + name, "name": name, "invitationToken": invitation.Token,
+		"email": name + "@example.com", "password": "marble otter sunset " + name, "name": name, "invitationToken": invitation.Token,
 	}, &in)
 	here.token = in.AccessToken
 	return here, &user{t: t, url: func() string { return other.url }, token: in.AccessToken, orgID: u.orgID}

@@ -143,11 +143,11 @@ func TestPasswords(t *testing.T) {
 	t.Parallel()
 	p, err := NewPasswords(0)
 	require.NoError(t, err)
-	hash, err := p.Hash(t.Context(), "correct horse battery staple")
+	hash, err := p.Hash(t.Context(), "marble otter sunset violin")
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$"), hash)
 
-	ok, outdated, err := p.Verify(t.Context(), "correct horse battery staple", hash)
+	ok, outdated, err := p.Verify(t.Context(), "marble otter sunset violin", hash)
 	require.NoError(t, err)
 	require.True(t, ok)
 	require.False(t, outdated)
@@ -158,7 +158,7 @@ func TestPasswords(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, ok, "an unknown account has no right password")
 	p.dummy = hash
-	ok, _, err = p.Verify(t.Context(), "correct horse battery staple", "")
+	ok, _, err = p.Verify(t.Context(), "marble otter sunset violin", "")
 	require.NoError(t, err)
 	require.False(t, ok, "not even the dummy's own")
 	const weaker = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$"

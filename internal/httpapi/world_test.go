@@ -68,7 +68,7 @@ func (p *positions) Wait(ctx context.Context, view httpapi.View, position int64)
 }
 
 const (
-	password      = "correct horse battery staple"
+	password      = "marble otter sunset violin"
 	jwtSecret     = "a secret for access tokens that is long enough"
 	refreshSecret = "another secret for refresh tokens that is long"
 )

@@ -24,7 +24,7 @@ import (
 const (
 	jwtSecret     = "TFCANARY-jwt-secret-of-more-than-32-bytes"
 	refreshSecret = "TFCANARY-refresh-secret-of-more-than-32-bytes"
-	goodPassword  = "TFCANARY correct horse"
+	goodPassword  = "TFCANARY marble otter"
 )
 
 // house is a private database with accounts and organizations wired as app does it.

@@ -355,7 +355,7 @@ func TestAttack_confirmedRegistration_isNotHijacked(t *testing.T) {
 	h.Policy = Confirmed
 	h.signUp(t, "ada")
 	evil := input("vic")
-	evil.Password = vault.NewSecret("the thief's own password 7")
+	evil.Password = vault.NewSecret("purple thieves juggle 7 kettles")
 	_, err := h.SignUp(t.Context(), evil, adaAt(66))
 	require.NoError(t, err)
 	theirs := box.Code(t, "vic@example.com", "account.confirm")
