@@ -59,6 +59,21 @@ test/race: ## The same under the race detector (slower; needs a C compiler)
 attack: ## Run the attacks: every test that plays an intruder (TestAttack…), against a real Postgres
 	@$(WITH_POSTGRES) $(GOTEST) -timeout $(TEST_TIMEOUT) -run '^TestAttack' $(TESTFLAGS) $(PKG)
 
+# How long each target runs, and how many at a time: make fuzz FUZZTIME=1m FUZZ=Schema.
+FUZZTIME ?= 10m
+FUZZPROCS ?= 1
+FUZZ ?= .
+FUZZPKG ?= ./internal/testspec ./internal/executor
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target of the language and the engine in turn, FUZZTIME (10m) each; what is found is kept in testdata/fuzz
+	@for pkg in $(FUZZPKG); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' | grep -e '$(FUZZ)'); do \
+			echo "fuzz: $$pkg $$target for $(FUZZTIME)"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -parallel $(FUZZPROCS) $$pkg || exit 1; \
+		done; \
+	done
+
 .PHONY: guards
 guards: ## Take each guard of .ci/guards away in turn and see its attack succeed: make guards GUARD=regexp
 	@$(WITH_POSTGRES) $(GO) run ./internal/app/guards -run '$(GUARD)' $(ARGS)
