@@ -212,7 +212,7 @@ const (
 	MaxSchemaNodes     = 500
 	MaxSchemaExpansion = 5000
 	MaxSchemaSteps     = 1_500_000
-	SchemaTime         = time.Second
+	SchemaTime         = 2 * time.Second
 	// MaxShownSize bounds the work of measuring a value that is shown: it is written out until it is longer than this.
 	MaxShownSize = 1 << 20
 

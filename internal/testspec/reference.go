@@ -21,6 +21,7 @@ func Reference() string {
 	for name, table := range map[string]func() string{
 		"sources": sourceTable, "parts": partTables, "filters": filterTable, "operators": operatorTable,
 		"others": otherTable, "generated": generatedTable, "auth": authTable, "limits": judgingLimits,
+		"expressionNames": expressionNameTable, "expressionFunctions": func() string { return codes(ExpressionFunctions()) + "\n\n" },
 	} {
 		out = strings.Replace(out, "<!-- "+name+" -->\n", table(), 1)
 	}
@@ -138,6 +139,14 @@ func generatedTable() string {
 	return table([]string{"value", "in parentheses", "is", "such as"}, rows)
 }
 
+func expressionNameTable() string {
+	var rows [][]string
+	for _, n := range expressionNames {
+		rows = append(rows, []string{code(n.Name), n.Doc})
+	}
+	return table([]string{"name", "is"}, rows) + "\n"
+}
+
 func authTable() string {
 	var rows [][]string
 	for _, a := range AuthTypes() {
@@ -159,6 +168,11 @@ func judgingLimits() string {
 		row("JSON values in a response, and levels deep", fmt.Sprintf("%d, %d", limits.MaxResponseNodes, limits.MaxResponseDepth)),
 		row("bytes of XML or HTML, elements or attributes, and elements deep", fmt.Sprintf("%d, %d, %d", limits.MaxMarkupBytes, limits.MaxMarkupNodes, limits.MaxMarkupDepth)),
 		row("time of one path or selector", limits.SelectorTime),
+		row("bytes of an expression, and its time", fmt.Sprintf("%d, %s", limits.MaxExpression, limits.ExpressionTime)),
+		row("values that an expression looks at or makes, and bytes of text", fmt.Sprintf("%d, %d", limits.MaxExpressionWork, limits.MaxExpressionText)),
+		row("schemas of a test, bytes of one, and of all", fmt.Sprintf("%d, %d, %d", limits.MaxSchemas, limits.MaxSchemaBytes, limits.MaxSchemasBytes)),
+		row("JSON values of a schema, and subschemas that it reaches", fmt.Sprintf("%d, %d", limits.MaxSchemaValues, limits.MaxSchemaNodes)),
+		row("steps of judging by a schema, and its time", fmt.Sprintf("%d, %s", limits.MaxSchemaSteps, limits.SchemaTime)),
 		row("time of all assertions and captures of a step together", limits.JudgeTime),
 		row("bytes of an actual or expected value in a result; of a longer one the beginning and its length are told", limits.MaxActual),
 	})
