@@ -104,6 +104,36 @@ func (w *world) makeTest(who, base, path string) answer {
 	return made
 }
 
+// A run says by which filters and which quantifier something was judged.
+func TestRun_tellsFiltersAndQuantifier(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.work()
+	target := pets(t)
+	test := w.makeTest("admin-a", target.URL, "/pets")
+	changed := w.do(call{method: "PATCH", path: test.header.Get("Location"), as: "admin-a", header: map[string]string{"If-Match": test.header.Get("ETag")}, body: `{"steps":[{
+		"request":{"method":"POST","url":"{{base}}/pets"},"assertions":[
+			{"source":"jsonpath","property":"$","filters":[{"keys":true},{"nth":-1}],"operator":"equals","expected":"name"},
+			{"source":"jsonpath","property":"$.*","quantifier":"any","operator":"equals","expected":7}],
+		"captures":[{"name":"low","source":"jsonpath","property":"$.name","filters":[{"lower":true}]}]}]}`})
+	require.Equal(t, 200, changed.status, changed.text)
+	done := w.do(call{method: "POST", path: test.header.Get("Location") + "/execute", as: "developer-a", header: map[string]string{"Prefer": "wait=20"}})
+	require.Equal(t, 200, done.status, done.text)
+	first, _ := done.json["runs"].([]any)[0].(map[string]any)
+	assert.Equal(t, "passed", first["status"], done.text)
+	got := w.do(call{method: "GET", path: "/api/runs/" + first["id"].(string), as: "viewer-a"})
+	require.Equal(t, 200, got.status, got.text)
+	assert.Contains(t, got.text, `"filters":[{"keys":true},{"nth":-1}]`)
+	assert.Contains(t, got.text, `"quantifier":"any"`)
+	assert.Contains(t, got.text, `"value":"rex"`)
+
+	wrong := w.do(call{method: "PATCH", path: test.header.Get("Location"), as: "admin-a", header: map[string]string{"If-Match": changed.header.Get("ETag")}, body: `{"steps":[{
+		"request":{"method":"GET","url":"{{base}}/"},"assertions":[{"source":"status","operator":"lesThan","expected":300}]}]}`})
+	assert.Equal(t, 422, wrong.status)
+	assert.Contains(t, wrong.text, "did you mean lessThan?")
+	assert.Contains(t, wrong.text, "/steps/0/assertions/0/operator")
+}
+
 func TestRun_fromExecuteToDetail(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

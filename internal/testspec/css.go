@@ -195,7 +195,10 @@ func decodeHTML(body []byte, contentType string) string {
 	return decodeText(body, contentType)
 }
 
-func readRegex(_ context.Context, s *Subject, pattern string) value {
+func readRegex(ctx context.Context, s *Subject, pattern string) value {
+	if ctx.Err() != nil {
+		return unreadable("the assertions and captures of this step take too long, or the run was stopped")
+	}
 	return findPattern(s.text(), pattern, true)
 }
 

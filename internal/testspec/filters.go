@@ -256,6 +256,7 @@ func (info *FilterInfo) checkArgument(raw json.RawMessage) string {
 		if argument == true {
 			return ""
 		}
+	default: // text
 	}
 	if !isText || text == "" {
 		return refused

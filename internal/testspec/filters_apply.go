@@ -296,8 +296,10 @@ func filterReplaceRegex(_ *filtering, v value, argument any) value {
 
 func filterJSONPath(f *filtering, v value, argument any) value {
 	path, _ := argument.(string)
-	doc, size := v.v, limits.MaxResponseNodes
-	if text, ok := v.v.(string); ok {
+	doc, size := v.v, 0
+	if text, ok := v.v.(string); !ok {
+		size = countValues(doc)
+	} else {
 		var why string
 		if doc, size, why = readDocument([]byte(text)); why != "" {
 			return unreadable(strings.Replace(why, "the body", "this text", 1))

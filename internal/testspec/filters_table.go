@@ -45,7 +45,7 @@ var filters = []FilterInfo{
 		Doc: "The parts of text between each place where the argument stands, a list of texts.",
 	},
 	{
-		Name: "regex", Takes: anyText, Yields: KindText, Argument: ArgumentPattern, apply: filterRegex,
+		Name: "regex", Takes: anyText, Yields: KindText, Argument: ArgumentPattern, costly: true, apply: filterRegex,
 		Doc: "What the regular expression finds first: its group named `value`, else its first group, else the whole match; nothing when there is no match.",
 	},
 	{
@@ -53,7 +53,7 @@ var filters = []FilterInfo{
 		Doc: "Text with each `from` replaced by `to`.",
 	},
 	{
-		Name: "replaceRegex", Takes: anyText, Yields: KindText, Argument: ArgumentReplaceRE2, apply: filterReplaceRegex,
+		Name: "replaceRegex", Takes: anyText, Yields: KindText, Argument: ArgumentReplaceRE2, costly: true, apply: filterReplaceRegex,
 		Doc: "Text with each match of `pattern` replaced by `to`, in which `$1` or `${name}` is what a group found.",
 	},
 	{

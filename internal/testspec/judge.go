@@ -71,8 +71,12 @@ type judgement struct {
 	verdict   *Verdict
 }
 
+// sentenceSize is what most sentences fit in.
+const sentenceSize = 96
+
 // begin writes a sentence up to the expected value. who stands before the noun.
 func (j *judgement) begin(b *strings.Builder, who string) {
+	b.Grow(sentenceSize)
 	b.WriteString("Expected ")
 	b.WriteString(who)
 	b.WriteString(j.src.noun(j.assertion.Property))

@@ -91,7 +91,7 @@ var operators = []OperatorInfo{
 	textual("startsWith", "to start with", "Is text that starts with expected.", strings.HasPrefix),
 	textual("endsWith", "to end with", "Is text that ends with expected.", strings.HasSuffix),
 	{
-		Name: "matches", Takes: KindText | KindJSON, Expected: ExpectPattern, phrase: "to match", eval: evalMatches,
+		Name: "matches", Takes: KindText | KindJSON, Expected: ExpectPattern, phrase: "to match", costly: true, evalIn: evalMatches,
 		Doc: "Is text in which the regular expression expected (RE2) finds something; anchor it with ^ and $ to match the whole.",
 	},
 	{
@@ -347,7 +347,10 @@ func evalContains(a value, expected any) (bool, string) {
 	}
 }
 
-func evalMatches(a value, expected any) (bool, string) {
+func evalMatches(ctx context.Context, _ *Subject, a value, expected any) (bool, string) {
+	if ctx.Err() != nil {
+		return false, "the assertions and captures of this step take too long, or the run was stopped"
+	}
 	s, ok := a.v.(string)
 	pattern, ok2 := expected.(string)
 	if !ok || !ok2 {

@@ -27,8 +27,12 @@ func (k Kind) names() string {
 		k    Kind
 		name string
 	}{
-		{KindNumber, "a number"}, {KindText, "text"}, {KindJSON, "a JSON value"}, {KindList, "a list"},
-		{KindDate, "a date"}, {KindBytes, "bytes"},
+		{KindNumber, "a number"},
+		{KindText, "text"},
+		{KindJSON, "a JSON value"},
+		{KindList, "a list"},
+		{KindDate, "a date"},
+		{KindBytes, "bytes"},
 	} {
 		if k&n.k != 0 {
 			list = append(list, n.name)
@@ -259,7 +263,7 @@ func (c Capture) Costly() bool { return costly(c.Source, c.Property, c.Filters) 
 
 func costly(source, property string, filters []Filter) bool {
 	switch source {
-	case "xpath", "css":
+	case "xpath", "css", "regex":
 		return true
 	}
 	for i := range filters {
