@@ -30,14 +30,15 @@ type parsed struct {
 
 // reader takes a body apart and collects what is wrong with it.
 type reader struct {
-	regions []string // that exist; nil = any name
-	faults  fault.Error
+	regions   []string // that exist; nil = any name
+	ownFields []string // members that are not the spec's
+	faults    fault.Error
 }
 
 // read reads a test as the API takes it: the test's own fields beside those of its spec. Everything that is wrong is
 // named in one fault.Invalid, with pointers into body; what isn't a JSON object is fault.Malformed.
 func read(body []byte, regions []string, checkURL func(string) error) (parsed, error) {
-	r := reader{regions: regions}
+	r := reader{regions: regions, ownFields: ownFields}
 	fields, rest, err := r.split(body)
 	if err != nil {
 		return parsed{}, err
@@ -94,7 +95,7 @@ func (r *reader) split(body []byte) (own map[string]json.RawMessage, rest []byte
 		if err := dec.Decode(&value); err != nil {
 			return nil, nil, malformed(err)
 		}
-		if slices.Contains(ownFields, name) {
+		if slices.Contains(r.ownFields, name) {
 			if _, twice := own[name]; twice {
 				r.faults.At("/"+name, "This field stands here twice.")
 			}

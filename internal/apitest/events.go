@@ -45,7 +45,7 @@ func (Revised) EventType() string { return TypeRevised }
 // EventType names the event.
 func (Deleted) EventType() string { return TypeDeleted }
 
-// Types are the events of tests, for the log's registry.
+// Types are the events of tests and fragments, for the log's registry.
 func Types() []eventstore.Type {
 	ledger := func(name string, empty func() eventstore.Data) eventstore.Type {
 		return eventstore.Type{Name: name, Lane: eventstore.Ledger, Schema: 1, Visibility: eventstore.VisibleOrganization, New: empty}
@@ -54,5 +54,8 @@ func Types() []eventstore.Type {
 		ledger(TypeCreated, func() eventstore.Data { return &Created{} }),
 		ledger(TypeRevised, func() eventstore.Data { return &Revised{} }),
 		ledger(TypeDeleted, func() eventstore.Data { return &Deleted{} }),
+		ledger(TypeFragmentCreated, func() eventstore.Data { return &FragmentCreated{} }),
+		ledger(TypeFragmentChanged, func() eventstore.Data { return &FragmentChanged{} }),
+		ledger(TypeFragmentDeleted, func() eventstore.Data { return &FragmentDeleted{} }),
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/testflow/testflow/internal/eventstore"
 )
 
-// readModel keeps the tables tests and test_revisions in the append's own transaction.
+// readModel keeps the tables tests, test_revisions and fragments in the append's own transaction.
 type readModel struct{}
 
 // ReadModel returns the inline read model of tests.
@@ -22,10 +22,15 @@ func ReadModel() eventstore.ReadModel { return readModel{} }
 // Apply writes what the events changed.
 func (readModel) Apply(ctx context.Context, tx pgx.Tx, events []eventstore.Event) error {
 	for _, e := range events {
-		if e.Kind != Kind {
+		apply := applyTest
+		switch e.Kind {
+		case Kind:
+		case FragmentKind:
+			apply = applyFragment
+		default:
 			continue
 		}
-		if err := applyTest(ctx, apitestdb.New(tx), e); err != nil {
+		if err := apply(ctx, apitestdb.New(tx), e); err != nil {
 			return fmt.Errorf("apply %s: %w", e.Type, err)
 		}
 	}
@@ -46,7 +51,7 @@ func applyTest(ctx context.Context, q *apitestdb.Queries, e eventstore.Event) er
 		}
 		if err := q.InsertTest(ctx, apitestdb.InsertTestParams{
 			TestID: e.StreamID, OrgID: e.OrgID, ProjectID: d.ProjectID, EnvironmentID: orNull(d.Definition.EnvironmentID), Name: d.Definition.Name,
-			Tags: orEmpty(d.Definition.Tags), Regions: orEmpty(d.Definition.Regions), Revision: 1, ContentHash: hash, CreatedAt: at,
+			Tags: orEmpty(d.Definition.Tags), Regions: orEmpty(d.Definition.Regions), Revision: 1, ContentHash: hash, Fragments: orEmpty(d.Definition.Uses()), CreatedAt: at,
 		}); err != nil {
 			return err
 		}
@@ -62,7 +67,7 @@ func applyTest(ctx context.Context, q *apitestdb.Queries, e eventstore.Event) er
 		}
 		if err := q.ReviseTest(ctx, apitestdb.ReviseTestParams{
 			OrgID: e.OrgID, TestID: e.StreamID, EnvironmentID: orNull(d.Definition.EnvironmentID), Name: d.Definition.Name,
-			Tags: orEmpty(d.Definition.Tags), Regions: orEmpty(d.Definition.Regions), Revision: int32(d.Revision), ContentHash: hash, UpdatedAt: at,
+			Tags: orEmpty(d.Definition.Tags), Regions: orEmpty(d.Definition.Regions), Revision: int32(d.Revision), ContentHash: hash, Fragments: orEmpty(d.Definition.Uses()), UpdatedAt: at,
 		}); err != nil {
 			return err
 		}

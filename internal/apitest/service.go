@@ -262,6 +262,9 @@ func (s *Service) references(ctx context.Context, tx postgres.OrgTx, p parsed, e
 	case lookup != nil:
 		return lookup
 	}
+	if err, lookup = s.fragmentFaults(ctx, tx, p, err); lookup != nil {
+		return lookup
+	}
 	if p.EnvironmentID == uuid.Nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func TestEveryRoute_needsACredential(t *testing.T) {
 		if op.public {
 			continue
 		}
-		path := strings.NewReplacer(":id", uuid.NewString(), ":environmentId", uuid.NewString(), ":userId", uuid.NewString(), ":n", "1").Replace(op.route)
+		path := strings.NewReplacer(":id", uuid.NewString(), ":environmentId", uuid.NewString(), ":fragmentId", uuid.NewString(), ":userId", uuid.NewString(), ":n", "1").Replace(op.route)
 		for _, header := range []string{"", "Basic YTpi", "Bearer", "Bearer tf_x_y"} {
 			r := httptest.NewRequestWithContext(t.Context(), op.method, path, strings.NewReader("{not even JSON"))
 			if header != "" {

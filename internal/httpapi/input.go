@@ -72,8 +72,12 @@ func (s *Server) checkInput(next echo.HandlerFunc) echo.HandlerFunc {
 		if faults = append(faults, bodyFaults...); len(faults) == 0 {
 			return next(c)
 		}
-		if r.op.definition && r.op.id != "updateTest" { // a patch is no whole definition
-			more, err := s.definitionFaults(c.Request().Context(), body)
+		if r.op.definition && !r.op.patch { // a patch is no whole definition
+			judge := s.definitionFaults
+			if strings.HasSuffix(r.op.id, "Fragment") {
+				judge = s.fragmentFaults
+			}
+			more, err := judge(c.Request().Context(), body)
 			if err != nil && fault.KindOf(err) != fault.Malformed {
 				return err
 			}
@@ -220,7 +224,7 @@ func (s *Server) checkBody(c echo.Context, op *operation) ([]byte, []fault.Field
 		if !ok {
 			return nil, nil, invalid([]fault.Field{{Detail: "must be an object"}})
 		}
-		if op.id == "updateTest" {
+		if op.patch {
 			faults = append(faults, unknownRemovals(op.bodySchema, object)...)
 		}
 		return body, faults, nil

@@ -33,6 +33,7 @@ type operation struct {
 	idempotent bool // takes an Idempotency-Key
 	waits      bool // takes Prefer
 	definition bool // takes a test's definition, whose only judge is apitest
+	patch      bool // of a definition: the body is a merge patch
 	secret     bool // x-answers-secret: its answer shows a secret
 	produces   []string
 }
@@ -118,8 +119,9 @@ func newOperation(method, path string, item *openapi3.PathItem, op *openapi3.Ope
 		o.hasBody, o.needsBody, o.bodySchema = true, op.RequestBody.Value.Required, media.Schema.Value
 	}
 	switch o.id {
-	case "createTest", "replaceTest", "updateTest", "validateTest":
+	case "createTest", "replaceTest", "updateTest", "validateTest", "createFragment", "replaceFragment", "updateFragment":
 		o.definition = true
+		o.patch = op.OperationID == "updateTest" || op.OperationID == "updateFragment"
 	}
 	for status, answer := range op.Responses.Map() {
 		if strings.HasPrefix(status, "2") && answer.Value != nil {

@@ -60,7 +60,16 @@ func (a *api) ValidateTest(ctx context.Context, req oapi.ValidateTestRequestObje
 
 // definitionFaults returns what apitest finds wrong with a definition.
 func (s *Server) definitionFaults(ctx context.Context, body []byte) ([]fault.Field, error) {
-	err := s.deps.Tests.Validate(ctx, orgOf(ctx), body)
+	return fieldsOf(s.deps.Tests.Validate(ctx, orgOf(ctx), body))
+}
+
+// fragmentFaults returns what apitest finds wrong with a fragment by itself.
+func (s *Server) fragmentFaults(_ context.Context, body []byte) ([]fault.Field, error) {
+	return fieldsOf(s.deps.Tests.FragmentFaults(body))
+}
+
+// fieldsOf takes the places out of a fault.Invalid.
+func fieldsOf(err error) ([]fault.Field, error) {
 	var f *fault.Error
 	if errors.As(err, &f) && f.Kind == fault.Invalid {
 		return f.Fields, nil

@@ -37,6 +37,12 @@ var makers = []struct {
 		th["environments"], _ = test.json["environmentId"].(string)
 		return test.id()
 	}},
+	{"fragments", func(w *world, who string, th things) string {
+		made := w.do(call{method: "POST", path: "/api/projects/" + th["projects"] + "/fragments", as: who, body: `{"name": "canary", "steps": [
+			{"request": {"method": "GET", "url": "https://canary-` + w.orgOf(who).String() + `.example/"}}]}`})
+		require.Equal(w.t, 201, made.status, made.text)
+		return made.id()
+	}},
 	{"revisions", func(*world, string, things) string { return "1" }},
 	{"runs", func(w *world, who string, th things) string {
 		started := w.do(call{method: "POST", path: "/api/tests/" + th["tests"] + "/execute", as: who})

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/testflow/testflow/internal/apitest"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/testspec"
 )
@@ -38,13 +39,15 @@ type Requested struct {
 	EnvironmentName    string            `json:"environmentName,omitempty"`
 	EnvironmentVersion int               `json:"environmentVersion,omitempty"`
 	Variables          map[string]string `json:"variables,omitempty"` // given with this execution; never secret
-	Trigger            Trigger           `json:"trigger"`
-	Region             string            `json:"region"`
-	MaxAttempts        int               `json:"maxAttempts"`      // under the retry policy; 1 = no repeat
-	TimeoutMs          float64           `json:"timeoutMs"`        // of one attempt, its teardown included
-	SuiteID            uuid.UUID         `json:"suiteId,omitzero"` // the execution of several tests that this run belongs to
-	RerunOf            uuid.UUID         `json:"rerunOf,omitzero"`
-	RequestedBy        By                `json:"requestedBy"`
+	// Fragments are the versions of what the revision uses, by name.
+	Fragments   map[string]apitest.FragmentRef `json:"fragments,omitempty"`
+	Trigger     Trigger                        `json:"trigger"`
+	Region      string                         `json:"region"`
+	MaxAttempts int                            `json:"maxAttempts"`      // under the retry policy; 1 = no repeat
+	TimeoutMs   float64                        `json:"timeoutMs"`        // of one attempt, its teardown included
+	SuiteID     uuid.UUID                      `json:"suiteId,omitzero"` // the execution of several tests that this run belongs to
+	RerunOf     uuid.UUID                      `json:"rerunOf,omitzero"`
+	RequestedBy By                             `json:"requestedBy"`
 }
 
 // By is who asked for a run. It holds no personal data: an id alone.

@@ -15,15 +15,16 @@ import (
 	"github.com/testflow/testflow/internal/testspec"
 )
 
-// plansKept bounds each of the two caches; what they hold never changes, so nothing has to be thrown out of them.
+// plansKept bounds each of the caches; what they hold never changes, so nothing has to be thrown out of them.
 const plansKept = 512
 
-// Plans keeps what runs are made from: revisions and versions of environments. Safe for concurrent use.
+// Plans keeps what runs are made from: revisions, and versions of environments and fragments. Safe for concurrent use.
 type Plans struct {
 	db        *postgres.DB
 	store     *eventstore.Store
 	revisions *lru.Cache[revisionKey, apitest.Definition]
 	variables *lru.Cache[environmentKey, map[string]string]
+	fragments *lru.Cache[fragmentKey, testspec.Fragment]
 }
 
 // The keys name the organization, so that what one has looked up is there for no other.
@@ -39,6 +40,11 @@ type environmentKey struct {
 	version     int
 }
 
+type fragmentKey struct {
+	org uuid.UUID
+	apitest.FragmentRef
+}
+
 // NewPlans returns empty caches, to be shared by a process's Service and Worker.
 func NewPlans(db *postgres.DB, store *eventstore.Store) (*Plans, error) {
 	revisions, err := lru.New[revisionKey, apitest.Definition](plansKept)
@@ -49,7 +55,11 @@ func NewPlans(db *postgres.DB, store *eventstore.Store) (*Plans, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the cache of environments: %w", err)
 	}
-	return &Plans{db: db, store: store, revisions: revisions, variables: variables}, nil
+	fragments, err := lru.New[fragmentKey, testspec.Fragment](plansKept)
+	if err != nil {
+		return nil, fmt.Errorf("make the cache of fragments: %w", err)
+	}
+	return &Plans{db: db, store: store, revisions: revisions, variables: variables, fragments: fragments}, nil
 }
 
 // revision returns a revision's definition, which nobody may change.
@@ -83,6 +93,27 @@ func (p *Plans) environment(ctx context.Context, tx pgx.Tx, orgID, id uuid.UUID,
 	return e.Variables, nil
 }
 
+// pinned returns the fragments of a run by name, which nobody may change; nil for none.
+func (p *Plans) pinned(ctx context.Context, tx pgx.Tx, orgID uuid.UUID, refs map[string]apitest.FragmentRef) (map[string]testspec.Fragment, error) {
+	if len(refs) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]testspec.Fragment, len(refs))
+	for name, ref := range refs {
+		key := fragmentKey{orgID, ref}
+		f, ok := p.fragments.Get(key)
+		if !ok {
+			var err error
+			if f, err = apitest.FragmentAt(ctx, tx, p.store, orgID, ref); err != nil {
+				return nil, err
+			}
+			p.fragments.Add(key, f)
+		}
+		out[name] = f
+	}
+	return out, nil
+}
+
 // plan is what a worker executes.
 type plan struct {
 	definition  apitest.Definition
@@ -95,7 +126,7 @@ type plan struct {
 func (p *Plans) load(ctx context.Context, a ExecuteArgs) (out plan, err error) {
 	d, known := p.revisions.Get(revisionKey{a.OrgID, a.TestID, a.Revision})
 	v, same := p.variables.Get(environmentKey{a.OrgID, a.EnvironmentID, a.EnvironmentVersion})
-	if known && (same || a.EnvironmentID == uuid.Nil) && !a.HasVariables {
+	if known && (same || a.EnvironmentID == uuid.Nil) && !a.HasVariables && !a.HasFragments {
 		return plan{definition: d, environment: v}, nil
 	}
 	err = p.db.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
@@ -105,11 +136,15 @@ func (p *Plans) load(ctx context.Context, a ExecuteArgs) (out plan, err error) {
 		if out.environment, err = p.environment(ctx, tx, a.OrgID, a.EnvironmentID, a.EnvironmentVersion); err != nil {
 			return err
 		}
-		if !a.HasVariables {
+		if !a.HasVariables && !a.HasFragments {
 			return nil
 		}
 		requested, err := requestOf(ctx, tx, p.store, a.OrgID, a.RunID)
+		if err != nil {
+			return err
+		}
 		out.variables = requested.Variables
+		out.fragments, err = p.pinned(ctx, tx, a.OrgID, requested.Fragments)
 		return err
 	})
 	return out, err

@@ -47,6 +47,7 @@ type ExecuteArgs struct {
 	Region             string    `json:"region"`
 	TimeoutMs          int64     `json:"timeoutMs"`
 	HasVariables       bool      `json:"hasVariables,omitempty"` // they stand in run.requested
+	HasFragments       bool      `json:"hasFragments,omitempty"` // their versions stand in run.requested
 }
 
 // jobKind is the job's name in the queue.

@@ -172,6 +172,9 @@ func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.
 	if err != nil {
 		return nil, err
 	}
+	if d.Fragments, err = apitest.PinTx(ctx, tx, head.ProjectID, definition); err != nil {
+		return nil, err
+	}
 	d.TestID, d.TestName, d.Revision, d.ProjectID = head.ID, head.Name, head.Revision, head.ProjectID
 	d.Variables, d.MaxAttempts, d.TimeoutMs = in.Variables, 1, millis(definition.LongestRun())
 	regions := in.Regions
@@ -201,7 +204,7 @@ func (s *Service) begin(ctx context.Context, tx postgres.OrgTx, requests []reque
 		jobs[i] = ExecuteArgs{
 			RunID: r.id, OrgID: tx.OrgID(), ProjectID: r.ProjectID, TestID: r.TestID, Revision: r.Revision,
 			EnvironmentID: r.EnvironmentID, EnvironmentVersion: r.EnvironmentVersion, Region: r.Region,
-			TimeoutMs: int64(r.TimeoutMs), HasVariables: len(r.Variables) > 0,
+			TimeoutMs: int64(r.TimeoutMs), HasVariables: len(r.Variables) > 0, HasFragments: len(r.Fragments) > 0,
 		}.insert()
 	}
 	stored, err := s.Store.AppendRuns(ctx, tx, events)

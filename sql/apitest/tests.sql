@@ -1,10 +1,10 @@
 -- name: InsertTest :exec
-INSERT INTO tests (test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at)
-VALUES (@test_id, @org_id, @project_id, sqlc.narg('environment_id'), @name, @tags, @regions, @revision, @content_hash, @created_at, @created_at);
+INSERT INTO tests (test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, fragments, created_at, updated_at)
+VALUES (@test_id, @org_id, @project_id, sqlc.narg('environment_id'), @name, @tags, @regions, @revision, @content_hash, @fragments, @created_at, @created_at);
 
 -- name: ReviseTest :exec
 UPDATE tests SET environment_id = sqlc.narg('environment_id'), name = @name, tags = @tags, regions = @regions, revision = @revision,
-  content_hash = @content_hash, updated_at = @updated_at
+  content_hash = @content_hash, fragments = @fragments, updated_at = @updated_at
 WHERE org_id = @org_id AND test_id = @test_id;
 
 -- name: DeleteTest :exec

@@ -10,6 +10,18 @@ import (
 	"github.com/google/uuid"
 )
 
+type Fragment struct {
+	FragmentID uuid.UUID
+	OrgID      uuid.UUID
+	ProjectID  uuid.UUID
+	Name       string
+	Uses       []string
+	Definition []byte
+	Version    int32
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+}
+
 type Test struct {
 	TestID        uuid.UUID
 	OrgID         uuid.UUID
@@ -22,6 +34,7 @@ type Test struct {
 	ContentHash   []byte
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
+	Fragments     []string
 }
 
 type TestRevision struct {

@@ -69,7 +69,7 @@ func (q *Queries) GetRevision(ctx context.Context, arg GetRevisionParams) (TestR
 }
 
 const getTest = `-- name: GetTest :one
-SELECT t.test_id, t.org_id, t.project_id, t.environment_id, t.name, t.tags, t.regions, t.revision, t.content_hash, t.created_at, t.updated_at, r.definition FROM tests t JOIN test_revisions r USING (test_id, revision)
+SELECT t.test_id, t.org_id, t.project_id, t.environment_id, t.name, t.tags, t.regions, t.revision, t.content_hash, t.created_at, t.updated_at, t.fragments, r.definition FROM tests t JOIN test_revisions r USING (test_id, revision)
 WHERE t.org_id = $1 AND t.test_id = $2
 `
 
@@ -98,13 +98,14 @@ func (q *Queries) GetTest(ctx context.Context, arg GetTestParams) (GetTestRow, e
 		&i.Test.ContentHash,
 		&i.Test.CreatedAt,
 		&i.Test.UpdatedAt,
+		&i.Test.Fragments,
 		&i.Definition,
 	)
 	return i, err
 }
 
 const getTestHead = `-- name: GetTestHead :one
-SELECT test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at FROM tests WHERE org_id = $1 AND test_id = $2
+SELECT test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at, fragments FROM tests WHERE org_id = $1 AND test_id = $2
 `
 
 type GetTestHeadParams struct {
@@ -128,12 +129,13 @@ func (q *Queries) GetTestHead(ctx context.Context, arg GetTestHeadParams) (Test,
 		&i.ContentHash,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Fragments,
 	)
 	return i, err
 }
 
 const getTestHeads = `-- name: GetTestHeads :many
-SELECT test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at FROM tests WHERE org_id = $1 AND test_id = ANY($2::uuid[])
+SELECT test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at, fragments FROM tests WHERE org_id = $1 AND test_id = ANY($2::uuid[])
 `
 
 type GetTestHeadsParams struct {
@@ -162,6 +164,7 @@ func (q *Queries) GetTestHeads(ctx context.Context, arg GetTestHeadsParams) ([]T
 			&i.ContentHash,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.Fragments,
 		); err != nil {
 			return nil, err
 		}
@@ -204,8 +207,8 @@ func (q *Queries) InsertRevision(ctx context.Context, arg InsertRevisionParams) 
 }
 
 const insertTest = `-- name: InsertTest :exec
-INSERT INTO tests (test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
+INSERT INTO tests (test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, fragments, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
 `
 
 type InsertTestParams struct {
@@ -218,6 +221,7 @@ type InsertTestParams struct {
 	Regions       []string
 	Revision      int32
 	ContentHash   []byte
+	Fragments     []string
 	CreatedAt     time.Time
 }
 
@@ -232,6 +236,7 @@ func (q *Queries) InsertTest(ctx context.Context, arg InsertTestParams) error {
 		arg.Regions,
 		arg.Revision,
 		arg.ContentHash,
+		arg.Fragments,
 		arg.CreatedAt,
 	)
 	return err
@@ -286,7 +291,7 @@ func (q *Queries) ListRevisions(ctx context.Context, arg ListRevisionsParams) ([
 }
 
 const listTestHeads = `-- name: ListTestHeads :many
-SELECT test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at FROM tests
+SELECT test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at, fragments FROM tests
 WHERE org_id = $1 AND project_id = $2 AND (cardinality($3::text[]) = 0 OR tags && $3::text[])
 ORDER BY test_id LIMIT $4
 `
@@ -325,6 +330,7 @@ func (q *Queries) ListTestHeads(ctx context.Context, arg ListTestHeadsParams) ([
 			&i.ContentHash,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.Fragments,
 		); err != nil {
 			return nil, err
 		}
@@ -337,7 +343,7 @@ func (q *Queries) ListTestHeads(ctx context.Context, arg ListTestHeadsParams) ([
 }
 
 const listTests = `-- name: ListTests :many
-SELECT t.test_id, t.org_id, t.project_id, t.environment_id, t.name, t.tags, t.regions, t.revision, t.content_hash, t.created_at, t.updated_at, r.definition FROM tests t JOIN test_revisions r USING (test_id, revision)
+SELECT t.test_id, t.org_id, t.project_id, t.environment_id, t.name, t.tags, t.regions, t.revision, t.content_hash, t.created_at, t.updated_at, t.fragments, r.definition FROM tests t JOIN test_revisions r USING (test_id, revision)
 WHERE t.org_id = $1
   AND (cardinality($2::uuid[]) = 0 OR t.project_id = ANY($2::uuid[]))
   AND t.tags @> $3::text[]
@@ -389,6 +395,7 @@ func (q *Queries) ListTests(ctx context.Context, arg ListTestsParams) ([]ListTes
 			&i.Test.ContentHash,
 			&i.Test.CreatedAt,
 			&i.Test.UpdatedAt,
+			&i.Test.Fragments,
 			&i.Definition,
 		); err != nil {
 			return nil, err
@@ -402,7 +409,7 @@ func (q *Queries) ListTests(ctx context.Context, arg ListTestsParams) ([]ListTes
 }
 
 const lockTest = `-- name: LockTest :one
-SELECT test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at FROM tests WHERE org_id = $1 AND test_id = $2 FOR UPDATE
+SELECT test_id, org_id, project_id, environment_id, name, tags, regions, revision, content_hash, created_at, updated_at, fragments FROM tests WHERE org_id = $1 AND test_id = $2 FOR UPDATE
 `
 
 type LockTestParams struct {
@@ -426,14 +433,15 @@ func (q *Queries) LockTest(ctx context.Context, arg LockTestParams) (Test, error
 		&i.ContentHash,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Fragments,
 	)
 	return i, err
 }
 
 const reviseTest = `-- name: ReviseTest :exec
 UPDATE tests SET environment_id = $1, name = $2, tags = $3, regions = $4, revision = $5,
-  content_hash = $6, updated_at = $7
-WHERE org_id = $8 AND test_id = $9
+  content_hash = $6, fragments = $7, updated_at = $8
+WHERE org_id = $9 AND test_id = $10
 `
 
 type ReviseTestParams struct {
@@ -443,6 +451,7 @@ type ReviseTestParams struct {
 	Regions       []string
 	Revision      int32
 	ContentHash   []byte
+	Fragments     []string
 	UpdatedAt     time.Time
 	OrgID         uuid.UUID
 	TestID        uuid.UUID
@@ -456,6 +465,7 @@ func (q *Queries) ReviseTest(ctx context.Context, arg ReviseTestParams) error {
 		arg.Regions,
 		arg.Revision,
 		arg.ContentHash,
+		arg.Fragments,
 		arg.UpdatedAt,
 		arg.OrgID,
 		arg.TestID,

@@ -1433,6 +1433,47 @@ type ForgottenPassword struct {
 	Email string `json:"email"`
 }
 
+// Fragment defines model for Fragment.
+type Fragment = json.RawMessage
+
+// FragmentCreate defines model for FragmentCreate.
+type FragmentCreate = json.RawMessage
+
+// FragmentList defines model for FragmentList.
+type FragmentList struct {
+	Items []FragmentSummary `json:"items"`
+
+	// NextCursor Absent on the last page.
+	NextCursor *NextCursor `json:"nextCursor,omitempty"`
+}
+
+// FragmentName By which steps use it.
+type FragmentName = string
+
+// FragmentParameters What a step that uses the fragment gives with it. Within the fragment they win over all other variables.
+type FragmentParameters map[string]struct {
+	// Default Taken when nothing is given; without one something must be given.
+	Default     *string `json:"default,omitempty"`
+	Description *string `json:"description,omitempty"`
+}
+
+// FragmentSummary defines model for FragmentSummary.
+type FragmentSummary struct {
+	// CreatedAt RFC 3339 in UTC with milliseconds.
+	CreatedAt   Timestamp          `json:"createdAt"`
+	Description *string            `json:"description,omitempty"`
+	Id          openapi_types.UUID `json:"id"`
+	Name        string             `json:"name"`
+	ProjectId   openapi_types.UUID `json:"projectId"`
+
+	// UpdatedAt RFC 3339 in UTC with milliseconds.
+	UpdatedAt Timestamp `json:"updatedAt"`
+	Version   int       `json:"version"`
+}
+
+// FragmentUpdate defines model for FragmentUpdate.
+type FragmentUpdate = json.RawMessage
+
 // GraphQlBody Sent by POST as JSON; by GET, which a mutation can't use, in the query.
 type GraphQlBody struct {
 	OperationName *string `json:"operationName,omitempty"`
@@ -3214,6 +3255,75 @@ type ExecuteProjectParams struct {
 	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
 }
 
+// ListFragmentsParams defines parameters for ListFragments.
+type ListFragmentsParams struct {
+	// Limit How many at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `nextCursor` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// MinPosition An `X-Event-Position`; the answer holds at least that write.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// XMinPosition As `minPosition`.
+	XMinPosition *MinPositionHeader `json:"X-Min-Position,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// CreateFragmentParams defines parameters for CreateFragment.
+type CreateFragmentParams struct {
+	// IdempotencyKey Of your making, 1 to 255 visible characters; a UUID is good.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// DeleteFragmentParams defines parameters for DeleteFragment.
+type DeleteFragmentParams struct {
+	// IfMatch The `ETag` that you read, or `*`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// GetFragmentParams defines parameters for GetFragment.
+type GetFragmentParams struct {
+	// MinPosition An `X-Event-Position`; the answer holds at least that write.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// IfNoneMatch The `ETag` that you have.
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+
+	// XMinPosition As `minPosition`.
+	XMinPosition *MinPositionHeader `json:"X-Min-Position,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// UpdateFragmentParams defines parameters for UpdateFragment.
+type UpdateFragmentParams struct {
+	// IfMatch The `ETag` that you read, or `*`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// ReplaceFragmentParams defines parameters for ReplaceFragment.
+type ReplaceFragmentParams struct {
+	// IfMatch The `ETag` that you read, or `*`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
 // ListRunsParams defines parameters for ListRuns.
 type ListRunsParams struct {
 	// ProjectId Only runs of these projects.
@@ -3534,6 +3644,15 @@ type UpdateEnvironmentJSONRequestBody = EnvironmentUpdate
 
 // ExecuteProjectJSONRequestBody defines body for ExecuteProject for application/json ContentType.
 type ExecuteProjectJSONRequestBody = ExecuteProjectRequest
+
+// CreateFragmentJSONRequestBody defines body for CreateFragment for application/json ContentType.
+type CreateFragmentJSONRequestBody = FragmentCreate
+
+// UpdateFragmentJSONRequestBody defines body for UpdateFragment for application/json ContentType.
+type UpdateFragmentJSONRequestBody = FragmentUpdate
+
+// ReplaceFragmentJSONRequestBody defines body for ReplaceFragment for application/json ContentType.
+type ReplaceFragmentJSONRequestBody = FragmentCreate
 
 // CreateTestJSONRequestBody defines body for CreateTest for application/json ContentType.
 type CreateTestJSONRequestBody = TestCreate
@@ -3915,6 +4034,24 @@ type ServerInterface interface {
 	// ExecuteProject Execute the tests of a project
 	// (POST /api/projects/{id}/execute)
 	ExecuteProject(ctx echo.Context, id Id, params ExecuteProjectParams) error
+	// ListFragments The fragments of a project
+	// (GET /api/projects/{id}/fragments)
+	ListFragments(ctx echo.Context, id Id, params ListFragmentsParams) error
+	// CreateFragment Make a fragment
+	// (POST /api/projects/{id}/fragments)
+	CreateFragment(ctx echo.Context, id Id, params CreateFragmentParams) error
+	// DeleteFragment Delete a fragment
+	// (DELETE /api/projects/{id}/fragments/{fragmentId})
+	DeleteFragment(ctx echo.Context, id Id, fragmentId openapi_types.UUID, params DeleteFragmentParams) error
+	// GetFragment One fragment
+	// (GET /api/projects/{id}/fragments/{fragmentId})
+	GetFragment(ctx echo.Context, id Id, fragmentId openapi_types.UUID, params GetFragmentParams) error
+	// UpdateFragment Change a fragment
+	// (PATCH /api/projects/{id}/fragments/{fragmentId})
+	UpdateFragment(ctx echo.Context, id Id, fragmentId openapi_types.UUID, params UpdateFragmentParams) error
+	// ReplaceFragment Replace a fragment
+	// (PUT /api/projects/{id}/fragments/{fragmentId})
+	ReplaceFragment(ctx echo.Context, id Id, fragmentId openapi_types.UUID, params ReplaceFragmentParams) error
 	// ListRuns Runs
 	// (GET /api/runs)
 	ListRuns(ctx echo.Context, params ListRunsParams) error
@@ -6522,6 +6659,385 @@ func (w *ServerInterfaceWrapper) ExecuteProject(ctx echo.Context) error {
 	return err
 }
 
+// ListFragments converts echo context to params.
+func (w *ServerInterfaceWrapper) ListFragments(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListFragmentsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Min-Position" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Min-Position")]; found {
+		var XMinPosition MinPositionHeader
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Min-Position, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Min-Position", valueList[0], &XMinPosition, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Min-Position: %s", err))
+		}
+
+		params.XMinPosition = &XMinPosition
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListFragments(ctx, id, params)
+	return err
+}
+
+// CreateFragment converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateFragment(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateFragmentParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateFragment(ctx, id, params)
+	return err
+}
+
+// DeleteFragment converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteFragment(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "fragmentId" -------------
+	var fragmentId openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fragmentId", ctx.Param("fragmentId"), &fragmentId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter fragmentId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteFragmentParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteFragment(ctx, id, fragmentId, params)
+	return err
+}
+
+// GetFragment converts echo context to params.
+func (w *ServerInterfaceWrapper) GetFragment(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "fragmentId" -------------
+	var fragmentId openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fragmentId", ctx.Param("fragmentId"), &fragmentId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter fragmentId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetFragmentParams
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-None-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-None-Match")]; found {
+		var IfNoneMatch IfNoneMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-None-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-None-Match", valueList[0], &IfNoneMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-None-Match: %s", err))
+		}
+
+		params.IfNoneMatch = &IfNoneMatch
+	}
+	// ------------- Optional header parameter "X-Min-Position" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Min-Position")]; found {
+		var XMinPosition MinPositionHeader
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Min-Position, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Min-Position", valueList[0], &XMinPosition, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Min-Position: %s", err))
+		}
+
+		params.XMinPosition = &XMinPosition
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetFragment(ctx, id, fragmentId, params)
+	return err
+}
+
+// UpdateFragment converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateFragment(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "fragmentId" -------------
+	var fragmentId openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fragmentId", ctx.Param("fragmentId"), &fragmentId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter fragmentId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpdateFragmentParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateFragment(ctx, id, fragmentId, params)
+	return err
+}
+
+// ReplaceFragment converts echo context to params.
+func (w *ServerInterfaceWrapper) ReplaceFragment(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "fragmentId" -------------
+	var fragmentId openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fragmentId", ctx.Param("fragmentId"), &fragmentId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter fragmentId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplaceFragmentParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReplaceFragment(ctx, id, fragmentId, params)
+	return err
+}
+
 // ListRuns converts echo context to params.
 func (w *ServerInterfaceWrapper) ListRuns(ctx echo.Context) error {
 	var err error
@@ -7731,6 +8247,12 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/api/projects/:id/environments/:environmentId", wrapper.GetEnvironment, options.OperationMiddlewares["getEnvironment"]...)
 	router.PATCH(options.BaseURL+"/api/projects/:id/environments/:environmentId", wrapper.UpdateEnvironment, options.OperationMiddlewares["updateEnvironment"]...)
 	router.POST(options.BaseURL+"/api/projects/:id/execute", wrapper.ExecuteProject, options.OperationMiddlewares["executeProject"]...)
+	router.GET(options.BaseURL+"/api/projects/:id/fragments", wrapper.ListFragments, options.OperationMiddlewares["listFragments"]...)
+	router.POST(options.BaseURL+"/api/projects/:id/fragments", wrapper.CreateFragment, options.OperationMiddlewares["createFragment"]...)
+	router.DELETE(options.BaseURL+"/api/projects/:id/fragments/:fragmentId", wrapper.DeleteFragment, options.OperationMiddlewares["deleteFragment"]...)
+	router.GET(options.BaseURL+"/api/projects/:id/fragments/:fragmentId", wrapper.GetFragment, options.OperationMiddlewares["getFragment"]...)
+	router.PATCH(options.BaseURL+"/api/projects/:id/fragments/:fragmentId", wrapper.UpdateFragment, options.OperationMiddlewares["updateFragment"]...)
+	router.PUT(options.BaseURL+"/api/projects/:id/fragments/:fragmentId", wrapper.ReplaceFragment, options.OperationMiddlewares["replaceFragment"]...)
 	router.GET(options.BaseURL+"/api/runs", wrapper.ListRuns, options.OperationMiddlewares["listRuns"]...)
 	router.GET(options.BaseURL+"/api/runs/:id", wrapper.GetRun, options.OperationMiddlewares["getRun"]...)
 	router.POST(options.BaseURL+"/api/runs/:id/cancel", wrapper.CancelRun, options.OperationMiddlewares["cancelRun"]...)
@@ -9591,6 +10113,211 @@ func (response ExecuteProject202JSONResponse) VisitExecuteProjectResponse(w http
 	return err
 }
 
+type ListFragmentsRequestObject struct {
+	Id     Id `json:"id"`
+	Params ListFragmentsParams
+}
+
+type ListFragmentsResponseObject interface {
+	VisitListFragmentsResponse(w http.ResponseWriter) error
+}
+
+type ListFragments200ResponseHeaders struct {
+	Link *string
+}
+
+type ListFragments200JSONResponse struct {
+	Body    FragmentList
+	Headers ListFragments200ResponseHeaders
+}
+
+func (response ListFragments200JSONResponse) VisitListFragmentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateFragmentRequestObject struct {
+	Id     Id `json:"id"`
+	Params CreateFragmentParams
+	Body   *CreateFragmentJSONRequestBody
+}
+
+type CreateFragmentResponseObject interface {
+	VisitCreateFragmentResponse(w http.ResponseWriter) error
+}
+
+type CreateFragment201ResponseHeaders struct {
+	ETag           string
+	Location       string
+	XEventPosition *int64
+}
+
+type CreateFragment201JSONResponse struct {
+	Body    Fragment
+	Headers CreateFragment201ResponseHeaders
+}
+
+func (response CreateFragment201JSONResponse) VisitCreateFragmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteFragmentRequestObject struct {
+	Id         Id                 `json:"id"`
+	FragmentId openapi_types.UUID `json:"fragmentId"`
+	Params     DeleteFragmentParams
+}
+
+type DeleteFragmentResponseObject interface {
+	VisitDeleteFragmentResponse(w http.ResponseWriter) error
+}
+
+type DeleteFragment204Response = DeletedResponse
+
+func (response DeleteFragment204Response) VisitDeleteFragmentResponse(w http.ResponseWriter) error {
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetFragmentRequestObject struct {
+	Id         Id                 `json:"id"`
+	FragmentId openapi_types.UUID `json:"fragmentId"`
+	Params     GetFragmentParams
+}
+
+type GetFragmentResponseObject interface {
+	VisitGetFragmentResponse(w http.ResponseWriter) error
+}
+
+type GetFragment200ResponseHeaders struct {
+	ETag string
+}
+
+type GetFragment200JSONResponse struct {
+	Body    Fragment
+	Headers GetFragment200ResponseHeaders
+}
+
+func (response GetFragment200JSONResponse) VisitGetFragmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetFragment304Response = NotModifiedResponse
+
+func (response GetFragment304Response) VisitGetFragmentResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(304)
+	return nil
+}
+
+type UpdateFragmentRequestObject struct {
+	Id         Id                 `json:"id"`
+	FragmentId openapi_types.UUID `json:"fragmentId"`
+	Params     UpdateFragmentParams
+	Body       *UpdateFragmentJSONRequestBody
+}
+
+type UpdateFragmentResponseObject interface {
+	VisitUpdateFragmentResponse(w http.ResponseWriter) error
+}
+
+type UpdateFragment200ResponseHeaders struct {
+	ETag           string
+	XEventPosition *int64
+}
+
+type UpdateFragment200JSONResponse struct {
+	Body    Fragment
+	Headers UpdateFragment200ResponseHeaders
+}
+
+func (response UpdateFragment200JSONResponse) VisitUpdateFragmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReplaceFragmentRequestObject struct {
+	Id         Id                 `json:"id"`
+	FragmentId openapi_types.UUID `json:"fragmentId"`
+	Params     ReplaceFragmentParams
+	Body       *ReplaceFragmentJSONRequestBody
+}
+
+type ReplaceFragmentResponseObject interface {
+	VisitReplaceFragmentResponse(w http.ResponseWriter) error
+}
+
+type ReplaceFragment200ResponseHeaders struct {
+	ETag           string
+	XEventPosition *int64
+}
+
+type ReplaceFragment200JSONResponse struct {
+	Body    Fragment
+	Headers ReplaceFragment200ResponseHeaders
+}
+
+func (response ReplaceFragment200JSONResponse) VisitReplaceFragmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListRunsRequestObject struct {
 	Params ListRunsParams
 }
@@ -10367,6 +11094,24 @@ type StrictServerInterface interface {
 	// ExecuteProject Execute the tests of a project
 	// (POST /api/projects/{id}/execute)
 	ExecuteProject(ctx context.Context, request ExecuteProjectRequestObject) (ExecuteProjectResponseObject, error)
+	// ListFragments The fragments of a project
+	// (GET /api/projects/{id}/fragments)
+	ListFragments(ctx context.Context, request ListFragmentsRequestObject) (ListFragmentsResponseObject, error)
+	// CreateFragment Make a fragment
+	// (POST /api/projects/{id}/fragments)
+	CreateFragment(ctx context.Context, request CreateFragmentRequestObject) (CreateFragmentResponseObject, error)
+	// DeleteFragment Delete a fragment
+	// (DELETE /api/projects/{id}/fragments/{fragmentId})
+	DeleteFragment(ctx context.Context, request DeleteFragmentRequestObject) (DeleteFragmentResponseObject, error)
+	// GetFragment One fragment
+	// (GET /api/projects/{id}/fragments/{fragmentId})
+	GetFragment(ctx context.Context, request GetFragmentRequestObject) (GetFragmentResponseObject, error)
+	// UpdateFragment Change a fragment
+	// (PATCH /api/projects/{id}/fragments/{fragmentId})
+	UpdateFragment(ctx context.Context, request UpdateFragmentRequestObject) (UpdateFragmentResponseObject, error)
+	// ReplaceFragment Replace a fragment
+	// (PUT /api/projects/{id}/fragments/{fragmentId})
+	ReplaceFragment(ctx context.Context, request ReplaceFragmentRequestObject) (ReplaceFragmentResponseObject, error)
 	// ListRuns Runs
 	// (GET /api/runs)
 	ListRuns(ctx context.Context, request ListRunsRequestObject) (ListRunsResponseObject, error)
@@ -12460,6 +13205,235 @@ func (sh *strictHandler) ExecuteProject(ctx echo.Context, id Id, params ExecuteP
 		return err
 	} else if validResponse, ok := response.(ExecuteProjectResponseObject); ok {
 		return validResponse.VisitExecuteProjectResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListFragments operation middleware
+func (sh *strictHandler) ListFragments(ctx echo.Context, id Id, params ListFragmentsParams) error {
+	var request ListFragmentsRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListFragments(ctx.Request().Context(), request.(ListFragmentsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListFragments")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListFragmentsResponseObject); ok {
+		return validResponse.VisitListFragmentsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateFragment operation middleware
+func (sh *strictHandler) CreateFragment(ctx echo.Context, id Id, params CreateFragmentParams) error {
+	var request CreateFragmentRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	var body CreateFragmentJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateFragment(ctx.Request().Context(), request.(CreateFragmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateFragment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateFragmentResponseObject); ok {
+		return validResponse.VisitCreateFragmentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteFragment operation middleware
+func (sh *strictHandler) DeleteFragment(ctx echo.Context, id Id, fragmentId openapi_types.UUID, params DeleteFragmentParams) error {
+	var request DeleteFragmentRequestObject
+
+	request.Id = id
+	request.FragmentId = fragmentId
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteFragment(ctx.Request().Context(), request.(DeleteFragmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteFragment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteFragmentResponseObject); ok {
+		return validResponse.VisitDeleteFragmentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetFragment operation middleware
+func (sh *strictHandler) GetFragment(ctx echo.Context, id Id, fragmentId openapi_types.UUID, params GetFragmentParams) error {
+	var request GetFragmentRequestObject
+
+	request.Id = id
+	request.FragmentId = fragmentId
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetFragment(ctx.Request().Context(), request.(GetFragmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetFragment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetFragmentResponseObject); ok {
+		return validResponse.VisitGetFragmentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateFragment operation middleware
+func (sh *strictHandler) UpdateFragment(ctx echo.Context, id Id, fragmentId openapi_types.UUID, params UpdateFragmentParams) error {
+	var request UpdateFragmentRequestObject
+
+	request.Id = id
+	request.FragmentId = fragmentId
+	request.Params = params
+
+	var body UpdateFragmentJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateFragment(ctx.Request().Context(), request.(UpdateFragmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateFragment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateFragmentResponseObject); ok {
+		return validResponse.VisitUpdateFragmentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ReplaceFragment operation middleware
+func (sh *strictHandler) ReplaceFragment(ctx echo.Context, id Id, fragmentId openapi_types.UUID, params ReplaceFragmentParams) error {
+	var request ReplaceFragmentRequestObject
+
+	request.Id = id
+	request.FragmentId = fragmentId
+	request.Params = params
+
+	var body ReplaceFragmentJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ReplaceFragment(ctx.Request().Context(), request.(ReplaceFragmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReplaceFragment")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ReplaceFragmentResponseObject); ok {
+		return validResponse.VisitReplaceFragmentResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
