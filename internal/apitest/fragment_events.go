@@ -28,6 +28,7 @@ type FragmentCreated struct {
 
 // FragmentChanged is a later version, the whole definition anew.
 type FragmentChanged struct {
+	Version    int                `json:"version"` // the one before it is in the event before
 	Definition FragmentDefinition `json:"definition"`
 }
 

@@ -96,7 +96,7 @@ func (s *Service) saveFragment(ctx context.Context, orgID, projectID, id uuid.UU
 		if err := s.checkUsers(ctx, tx, old, with(list, next), "fragment.breaks_tests", "With this change some could not be run any more: "); err != nil {
 			return err
 		}
-		f, err = s.appendFragment(ctx, tx, next, who, FragmentChanged{Definition: next.FragmentDefinition})
+		f, err = s.appendFragment(ctx, tx, next, who, FragmentChanged{Version: old.Version + 1, Definition: next.FragmentDefinition})
 		return err
 	})
 	return f, fragmentNameTaken(err)

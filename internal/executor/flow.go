@@ -135,16 +135,16 @@ func (r *runner) units(ctx context.Context, list []testspec.Unit, f *frame) {
 
 // unit executes a step with all its iterations, or skips it.
 func (r *runner) unit(ctx context.Context, u *testspec.Unit, f *frame) {
-	if r.over(ctx) || f.broken && !u.Always || r.flow.full {
-		r.skip(u, CodeEarlier, skippedEarlier)
-		return
-	}
 	if u.Step.Skip.On {
 		reason := "Skipped, because the test says so."
 		if u.Step.Skip.Reason != "" {
 			reason = u.Step.Skip.Reason
 		}
 		r.skip(u, CodeSkip, reason)
+		return
+	}
+	if r.over(ctx) || f.broken && !u.Always || r.flow.full {
+		r.skip(u, CodeEarlier, skippedEarlier)
 		return
 	}
 	if !u.Step.Looped() {

@@ -43,6 +43,9 @@ var changes = map[string]struct {
 	"deleteProject":      {"project.deleted", []string{"name"}},
 	"updateEnvironment":  {"environment.variables_changed", []string{"set", "previous"}},
 	"deleteEnvironment":  {"environment.deleted", []string{"name"}},
+	"deleteFragment":     {"fragment.deleted", []string{"name"}},
+	"replaceFragment":    {"fragment.changed", []string{"version", "definition"}},
+	"updateFragment":     {"fragment.changed", []string{"version", "definition"}},
 	"replaceTest":        {"test.revised", []string{"revision", "contentHash"}}, // the revision before it is in the log as well
 	"updateTest":         {"test.revised", []string{"revision", "contentHash"}},
 	"endSession":         {"account.sessions_ended", []string{"sessions"}},

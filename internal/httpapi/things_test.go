@@ -38,9 +38,12 @@ var makers = []struct {
 		return test.id()
 	}},
 	{"fragments", func(w *world, who string, th things) string {
-		made := w.do(call{method: "POST", path: "/api/projects/" + th["projects"] + "/fragments", as: who, body: `{"name": "canary", "steps": [
-			{"request": {"method": "GET", "url": "https://canary-` + w.orgOf(who).String() + `.example/"}}]}`})
-		require.Equal(w.t, 201, made.status, made.text)
+		var made answer
+		for _, name := range []string{"first", "canary"} {
+			made = w.do(call{method: "POST", path: "/api/projects/" + th["projects"] + "/fragments", as: who, body: `{"name": "` + name + `", "steps": [
+				{"request": {"method": "GET", "url": "https://canary-` + w.orgOf(who).String() + `.example/"}}]}`})
+			require.Equal(w.t, 201, made.status, made.text)
+		}
 		return made.id()
 	}},
 	{"revisions", func(*world, string, things) string { return "1" }},
