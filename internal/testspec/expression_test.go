@@ -310,3 +310,14 @@ func TestJudge_expression(t *testing.T) {
 		t.Errorf("what cannot be evaluated exists: %+v", v)
 	}
 }
+
+// TestAttackExpression_textIsCounted: many texts that are each allowed may not be too much together.
+func TestAttackExpression_textIsCounted(t *testing.T) {
+	t.Parallel()
+	body := `{"t":"` + strings.Repeat("x", 1<<20) + `"}`
+	for _, expression := range []string{`len(map(1..40, json.t + "x"))`, `len(map(1..40, upper(json.t)))`, `len(map(1..40, replace(json.t, "y", "z")))`} {
+		if out, err := testspec.EvalExpression(t.Context(), expression, nil, subjectOf(body)); err == nil {
+			t.Errorf("%s = %s", expression, out)
+		}
+	}
+}

@@ -3,6 +3,8 @@ package testspec_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -304,7 +306,11 @@ func TestMatchesSchema_carried(t *testing.T) {
 func TestAttackSchema_readsNothing(t *testing.T) {
 	t.Parallel()
 	named := map[string]json.RawMessage{"a": json.RawMessage(`{"$id":"https://people.example/person"}`)}
-	for _, foreign := range []string{"file:///etc/passwd", "http://127.0.0.1:1/x", "schemas/nope", "https://people.example/other", "/etc/passwd", "../../x", "http://json-schema.org/draft-99/schema"} {
+	file := filepath.Join(t.TempDir(), "schema.json")
+	if err := os.WriteFile(file, []byte(`{"type":"integer"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, foreign := range []string{"file:///etc/passwd", "file://" + file, file, "http://127.0.0.1:1/x", "schemas/nope", "https://people.example/other", "/etc/passwd", "../../x", "http://json-schema.org/draft-99/schema"} {
 		v := judgeSchema(t, fmt.Sprintf(`{"$ref":%q}`, foreign), `1`, named)
 		if v.Pass || !strings.Contains(v.Message, "carries no schema") {
 			t.Errorf("%s: %s", foreign, v.Message)
@@ -415,6 +421,16 @@ func TestAttackSchema_isBounded(t *testing.T) {
 	// What people have is judged: 15 000 rows by a schema of some depth.
 	rows := "[" + strings.TrimSuffix(strings.Repeat(`{"id":1,"n":"a"},`, 15_000), ",") + "]"
 	if v := judgeSchema(t, `{"items":{"type":"object","properties":{"id":{"type":"integer"},"n":{"type":"string","minLength":1}},"required":["id","n"],"additionalProperties":false}}`, rows, nil); !v.Pass {
+		t.Error(v.Message)
+	}
+}
+
+// TestAttackSchema_stepsAreCounted: two ways down at each of 20 levels are a million, whatever the time.
+func TestAttackSchema_stepsAreCounted(t *testing.T) {
+	t.Parallel()
+	deep := strings.Repeat(`{"a":`, 20) + "1" + strings.Repeat("}", 20)
+	schema := `{"$defs":{"x":{"allOf":[{"properties":{"a":{"$ref":"#/$defs/x"}}},{"properties":{"a":{"$ref":"#/$defs/x"}}}]}},"$ref":"#/$defs/x"}`
+	if v := judgeSchema(t, schema, deep, nil); v.Pass || !strings.Contains(v.Message, "takes too") {
 		t.Error(v.Message)
 	}
 }
