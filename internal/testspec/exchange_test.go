@@ -43,7 +43,7 @@ func exchange(t testing.TB) *testspec.Subject {
 	scope.Capture("etag", json.RawMessage(`"42"`))
 	response := http.Response{Header: http.Header{"Set-Cookie": {
 		"session=abc; Path=/app; Domain=pets.example; Max-Age=60; Expires=Sat, 28 Nov 2026 12:00:00 GMT; SameSite=Lax; HttpOnly; Secure",
-		"gone=; Max-Age=0", "plain=5",
+		"gone=; Max-Age=0", "plain=4; HttpOnly", "plain=5",
 	}}}
 	return &testspec.Subject{
 		Status: 200, Reason: "OK", HTTPVersion: "1.1", URL: "https://pets.example/b", RemoteIP: "192.0.2.1",
@@ -97,6 +97,7 @@ func TestSources_exchange(t *testing.T) {
 		{"bytes", "", `"operator":"equals","expected":"hex:6","not":true`, false, "not hexadecimal"},
 		{"bytes", "", `"filters":[{"toHex":true}],"operator":"equals","expected":"68fc"`, true, ""},
 		{"bytes", "", `"filters":[{"decode":"latin1"}],"operator":"equals","expected":"hü"`, true, ""},
+		{"body", "", `"filters":[{"split":"ü"},{"upper":true}],"quantifier":"any","operator":"equals","expected":"H"`, true, ""},
 		{"bodySize", "", `"operator":"equals","expected":2`, true, ""},
 		{"sha256", "", `"operator":"matches","expected":"^[0-9a-f]{64}$"`, true, ""},
 		{"md5", "", `"operator":"matches","expected":"^[0-9a-f]{32}$"`, true, ""},

@@ -205,6 +205,10 @@ func TestFilters_areBounded(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "longer than the") {
 		t.Errorf("a pattern over too long a text: %v", err)
 	}
+	_, err = capture(t, &testspec.Subject{Body: []byte(strings.Repeat(long+",", 60))}, "body", "", `[{"split":","},{"join":", "}]`)
+	if err == nil || !strings.Contains(err.Error(), "after the filter join it is longer than") {
+		t.Errorf("a text joined beyond its bound: %v", err)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
 	v := (&testspec.Subject{Body: []byte("a")}).Judge(ctx, testspec.Assertion{

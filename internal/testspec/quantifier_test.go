@@ -44,6 +44,7 @@ func TestQuantifiers(t *testing.T) {
 		{`[1,3]`, "all", `"operator":"equals","expected":3,"not":true`, false, ""},
 		{`[3,3]`, "none", `"operator":"equals","expected":3,"not":true`, true, ""},
 		{`[3,1]`, "any", `"operator":"equals","expected":3,"not":true`, true, ""},
+		{`[3,3]`, "any", `"operator":"equals","expected":3,"not":true`, false, ""},
 		{`5`, "all", `"operator":"equals","expected":5`, false, "a number has no members: it is 5."},
 		{`["1","2"]`, "all", `"filters":[{"toInt":true}],"operator":"lessThan","expected":3`, true, "Expected every member of $.v after toInt to be less than 3"},
 		{`[["a"],["b","c"]]`, "any", `"operator":"hasLength","expected":2`, true, ""},
