@@ -377,11 +377,11 @@ func (g *Generator) pick(list []string) string { return list[g.random.IntN(len(l
 
 // between returns a number from low to high, both included.
 func (g *Generator) between(low, high int64) int64 {
-	span := uint64(high) - uint64(low)
+	span := uint64(high) - uint64(low) //nolint:gosec // wraps around to the distance, whatever the signs
 	if span == math.MaxUint64 {
-		return int64(g.random.Uint64())
+		return int64(g.random.Uint64()) //nolint:gosec // any of them
 	}
-	return int64(uint64(low) + g.random.Uint64N(span+1))
+	return int64(uint64(low) + g.random.Uint64N(span+1)) //nolint:gosec // wraps around back into low to high
 }
 
 func (g *Generator) letters(alphabet string, n int) string {
@@ -397,7 +397,7 @@ func (g *Generator) uuid() string {
 	for i := 0; i < 16; i += 8 {
 		u := g.random.Uint64()
 		for j := range 8 {
-			b[i+j] = byte(u >> (8 * j))
+			b[i+j] = byte(u >> (8 * j)) //nolint:gosec // one byte of eight
 		}
 	}
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
@@ -439,7 +439,7 @@ func floatRange(args []string) (low, high float64, why string) {
 		if _, ok := parseDecimal(args[i]); !ok {
 			return 0, 0, "it takes two numbers: " + argsRange
 		}
-		*p, _ = strconv.ParseFloat(args[i], 64) //nolint:errcheck // out of range is too much anyway
+		*p, _ = strconv.ParseFloat(args[i], 64) // out of range is too much anyway
 	}
 	if low > high || math.Abs(low) > 1e15 || math.Abs(high) > 1e15 {
 		return 0, 0, "it takes two numbers up to 1e15: " + argsRange
@@ -470,7 +470,7 @@ func lengthOr(args []string, otherwise int) int {
 	if len(args) == 0 {
 		return otherwise
 	}
-	n, _ := strconv.Atoi(args[0]) //nolint:errcheck // checked when it was parsed
+	n, _ := strconv.Atoi(args[0]) // checked when it was parsed
 	return n
 }
 

@@ -30,7 +30,7 @@ func checkOffset(args []string) string {
 	if !isOffset(args[0]) {
 		return "it takes " + argsOffset
 	}
-	_, why := addOffset(time.Now(), args[0])
+	_, why := addOffset(time.Unix(0, 0).UTC(), args[0])
 	return why
 }
 
@@ -42,7 +42,7 @@ func checkMoment(args []string) string {
 			offsets++
 			why = checkOffset([]string{arg})
 		} else {
-			_, why = formatMoment(time.Now(), arg)
+			_, why = formatMoment(time.Unix(0, 0).UTC(), arg)
 		}
 		if why != "" {
 			return why
