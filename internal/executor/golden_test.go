@@ -17,6 +17,7 @@ import (
 
 	"github.com/testflow/testflow/internal/executor"
 	"github.com/testflow/testflow/internal/executor/targettest"
+	"github.com/testflow/testflow/internal/testspec"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -99,6 +100,15 @@ func portraitStep(t *testing.T, s executor.StepFinished, verdicts []executor.Ass
 			}
 		}
 	}
+	if s.Iteration > 0 {
+		step["iteration"] = s.Iteration
+	}
+	if s.Phase != testspec.PhaseSteps {
+		step["phase"] = s.Phase
+	}
+	if s.Tries > 1 {
+		step["tries"] = s.Tries
+	}
 	if r := s.Response; r != nil {
 		headers := []executor.Header{}
 		for _, h := range r.Headers {
@@ -117,7 +127,7 @@ func portraitStep(t *testing.T, s executor.StepFinished, verdicts []executor.Ass
 	}
 	list := []any{}
 	for _, v := range verdicts {
-		if v.Step != s.Index {
+		if v.Step != s.Index || v.Iteration != s.Iteration {
 			continue
 		}
 		if v.Source == "responseTime" {
