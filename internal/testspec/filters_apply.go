@@ -296,7 +296,8 @@ func filterReplaceRegex(_ *filtering, v value, argument any) value {
 
 func filterJSONPath(f *filtering, v value, argument any) value {
 	path, _ := argument.(string)
-	doc, size := v.v, 0
+	doc := v.v
+	var size int
 	if text, ok := v.v.(string); !ok {
 		size = countValues(doc)
 	} else {
