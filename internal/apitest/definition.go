@@ -45,7 +45,8 @@ func read(body []byte, regions []string, checkURL func(string) error) (parsed, e
 	}
 	p := r.own(fields)
 	// An environment or an execution may give any variable, so a name alone is never wrong here.
-	options := []testspec.Option{testspec.WithAnyName()}
+	// Secrets are looked up when the project is known.
+	options := []testspec.Option{testspec.WithAnyName(), testspec.WithAnySecret()}
 	if checkURL != nil {
 		options = append(options, testspec.WithURLCheck(checkURL))
 	}

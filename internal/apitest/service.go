@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -18,6 +19,8 @@ import (
 	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/secret"
+	"github.com/testflow/testflow/internal/testspec"
 )
 
 // Service changes and reads tests. Every command and every reading checks the caller's permission in the organization;
@@ -266,7 +269,7 @@ func (s *Service) references(ctx context.Context, tx postgres.OrgTx, p parsed, e
 		return lookup
 	}
 	if p.EnvironmentID == uuid.Nil {
-		return err
+		return s.secrets(ctx, tx, p, err)
 	}
 	env, lookup := project.GetEnvironmentTx(ctx, tx, p.EnvironmentID)
 	switch {
@@ -274,6 +277,25 @@ func (s *Service) references(ctx context.Context, tx postgres.OrgTx, p parsed, e
 		return also(err, "/environmentId", "The project has no such environment.")
 	case lookup != nil:
 		return lookup
+	}
+	return s.secrets(ctx, tx, p, err)
+}
+
+// secrets adds to err the references to secrets that there aren't: in the test's environment, or when it names none in any
+// of the project's, in the project and in the organization. A secret is set before a test that uses it is saved.
+func (s *Service) secrets(ctx context.Context, tx postgres.OrgTx, p parsed, err error) error {
+	if len(testspec.SecretNames(p.Spec)) == 0 {
+		return err
+	}
+	names, lookup := secret.NamesTx(ctx, tx, p.projectID, p.EnvironmentID)
+	if lookup != nil {
+		return lookup
+	}
+	for _, f := range testspec.Validate(p.Spec, testspec.WithAnyName(), testspec.WithSecrets(names...)) {
+		var before *fault.Error
+		if strings.Contains(f.Detail, testspec.SecretScope) && (!errors.As(err, &before) || !hasField(before, f.Pointer)) {
+			err = also(err, f.Pointer, f.Detail)
+		}
 	}
 	return err
 }

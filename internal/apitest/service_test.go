@@ -3,6 +3,7 @@ package apitest_test
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/postgres/pgtest"
 	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/secret"
 )
 
 type world struct {
@@ -38,7 +40,7 @@ func newWorld(t *testing.T) world {
 	t.Helper()
 	db := pgtest.New(t)
 	store := eventstore.New(eventstore.Config{
-		DB: db.DB, Types: append(project.Types(), apitest.Types()...), Inline: []eventstore.ReadModel{project.ReadModel(), apitest.ReadModel()}, Now: time.Now, NewID: newID,
+		DB: db.DB, Types: slices.Concat(project.Types(), secret.Types(), apitest.Types()), Inline: []eventstore.ReadModel{project.ReadModel(), secret.ReadModel(), apitest.ReadModel()}, Now: time.Now, NewID: newID,
 	})
 	require.NoError(t, store.Sync(t.Context()))
 	org := newID()

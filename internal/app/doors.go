@@ -46,7 +46,7 @@ func (p *platform) buildDoors(ctx context.Context) error {
 	p.measure()
 	c, l := p.cfg.Server, p.cfg.Limits
 	p.door, err = httpapi.New(httpapi.Deps{
-		Orgs: p.orgs, Projects: p.projects, Tests: p.tests, Runs: p.runs, Analytics: p.analytics, Audit: p.audit, Refusals: p.refusals,
+		Orgs: p.orgs, Projects: p.projects, Secrets: p.secrets, Tests: p.tests, Runs: p.runs, Analytics: p.analytics, Audit: p.audit, Refusals: p.refusals,
 		UnitOfWork:  unitOfWork{p.idempotency},
 		Positions:   positions{p},
 		FeedCursors: cursors,

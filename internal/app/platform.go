@@ -32,6 +32,7 @@ import (
 	"github.com/testflow/testflow/internal/projection"
 	"github.com/testflow/testflow/internal/realtime"
 	"github.com/testflow/testflow/internal/run"
+	"github.com/testflow/testflow/internal/secret"
 	"github.com/testflow/testflow/internal/vault"
 )
 
@@ -58,6 +59,7 @@ type platform struct {
 	orgKeys   *org.Keys
 	orgs      *org.Service
 	projects  *project.Service
+	secrets   *secret.Service
 	tests     *apitest.Service
 	runs      *run.Service
 	plans     *run.Plans
@@ -101,7 +103,7 @@ func collectLess() {
 // eventTypes are the types of every slice, in one list.
 func eventTypes() []eventstore.Type {
 	var all []eventstore.Type
-	for _, types := range [][]eventstore.Type{account.Types(), org.Types(), project.Types(), apitest.Types(), run.Types(), audit.Types()} {
+	for _, types := range [][]eventstore.Type{account.Types(), org.Types(), project.Types(), secret.Types(), apitest.Types(), run.Types(), audit.Types()} {
 		all = append(all, types...)
 	}
 	return all
@@ -109,7 +111,7 @@ func eventTypes() []eventstore.Type {
 
 // inlineModels are the read models that are written in the append's own transaction.
 func inlineModels() []eventstore.ReadModel {
-	return []eventstore.ReadModel{org.ReadModel(), project.ReadModel(), apitest.ReadModel(), run.ReadModel()}
+	return []eventstore.ReadModel{org.ReadModel(), project.ReadModel(), secret.ReadModel(), apitest.ReadModel(), run.ReadModel()}
 }
 
 // buildLog makes the store and the feed. A worker has no master key and appends nothing of people.
@@ -145,7 +147,7 @@ func (p *platform) buildLog(ctx context.Context) error {
 
 // buildSlices makes the use cases.
 func (p *platform) buildSlices(context.Context) (err error) {
-	if p.plans, err = run.NewPlans(p.db.main, p.store); err != nil {
+	if p.plans, err = run.NewPlans(p.db.main, p.store, secret.NewOpener(p.regionKeys)); err != nil {
 		return err
 	}
 	if p.command == config.Work {
@@ -162,14 +164,34 @@ func (p *platform) buildSlices(context.Context) (err error) {
 		return err
 	}
 	p.projects = &project.Service{DB: p.db.main, Store: p.store, NewID: newID, Log: p.room("project")}
+	p.secrets = &secret.Service{
+		DB: p.db.main, Store: p.store, Key: p.orgKeys.Key, Region: p.master.Region, Require: p.orgs.Require, NewID: newID, Log: p.room("secret"),
+	}
 	p.tests = &apitest.Service{DB: p.db.main, Store: p.store, NewID: newID, CheckURL: p.guard.CheckURL, Log: p.room("apitest")}
 	p.ends, _ = run.NewEnds(p.feed)
-	p.runs = &run.Service{DB: p.db.main, Store: p.store, Jobs: jobs, Plans: p.plans, Ends: p.ends, NewID: newID, Log: p.room("run")}
+	p.runs = &run.Service{DB: p.db.main, Store: p.store, Jobs: jobs, Plans: p.plans, Ends: p.ends, Secrets: p.secrets, NewID: newID, Log: p.room("run")}
 	p.analytics = &analytics.Service{DB: p.db.analytics, Now: time.Now, Follow: p.follow}
 	p.audit = &audit.Service{DB: p.db.main, Store: p.store, Open: p.openPerson, Check: p.orgs.Check, Now: time.Now, NewID: newID, Log: p.room("audit")}
 	p.audit.Evidence = audit.Seals
 	p.refusals = audit.NewRefusals(p.audit)
 	return p.buildSealer()
+}
+
+// regionKeys returns the keys of a region: derived where the master key is, else those that the operator gave the worker.
+func (p *platform) regionKeys(region string) (*vault.Ring, error) {
+	switch {
+	case p.master != nil:
+		return p.master.Region(region)
+	case p.cfg.Worker.RegionKey != "" && region == p.cfg.Worker.Region:
+		return vault.NewRing(p.cfg.Worker.RegionKey)
+	case p.cfg.Secrets.MasterKey == "":
+		return nil, secret.ErrRegionKey
+	}
+	master, err := vault.NewMaster(p.cfg.Secrets.MasterKey)
+	if err != nil {
+		return nil, fmt.Errorf("TESTFLOW_MASTER_KEY: %w", err)
+	}
+	return master.Region(region)
 }
 
 func (p *platform) buildPeople() error {

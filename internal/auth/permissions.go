@@ -58,6 +58,9 @@ const (
 	EnvironmentRead  Permission = "environment.read"
 	EnvironmentWrite Permission = "environment.write"
 	VariableWrite    Permission = "variable.write"
+	SecretRead       Permission = "secret.read"
+	SecretWrite      Permission = "secret.write"
+	SharedWrite      Permission = "shared.write"
 	TestRead         Permission = "test.read"
 	TestWrite        Permission = "test.write"
 	RunRead          Permission = "run.read"
@@ -99,9 +102,12 @@ var table = []Grant{
 	{KeyManage, Manager, "make, change, rotate and revoke API keys"},
 	{ProjectRead, Viewer, "see projects"},
 	{ProjectWrite, Manager, "make, change and delete projects"},
-	{EnvironmentRead, Viewer, "see environments and their variables; values of secrets are shown to nobody"},
+	{EnvironmentRead, Viewer, "see environments and their variables"},
 	{EnvironmentWrite, Manager, "make, rename and delete environments"},
-	{VariableWrite, Developer, "set and remove variables and secrets of an environment"},
+	{VariableWrite, Developer, "set and remove variables of an environment and of a project"},
+	{SecretRead, Viewer, "see which secrets there are, and who changed them when; a value is shown to nobody"},
+	{SecretWrite, Developer, "set and remove secrets of an environment and of a project"},
+	{SharedWrite, Manager, "set and remove variables and secrets of the organization"},
 	{TestRead, Viewer, "see tests and their revisions"},
 	{TestWrite, Developer, "make, change, restore, import and delete tests"},
 	{RunRead, Viewer, "see runs, their steps, assertion results and responses"},

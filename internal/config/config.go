@@ -104,6 +104,7 @@ type Mail struct {
 type Worker struct {
 	Region      string `env:"TESTFLOW_REGION" default:"default" doc:"Region whose runs this process executes."`
 	Concurrency int    `env:"TESTFLOW_WORKER_CONCURRENCY" default:"64" doc:"Runs that this process executes at the same time."`
+	RegionKey   string `env:"TESTFLOW_REGION_KEY" secret:"true" doc:"Opens the secrets that tests of this region use: what testflow region key NAME prints on the server. Several, comma-separated: all open. Where TESTFLOW_MASTER_KEY is set it isn't needed; a worker should not have that."`
 	Name        string `env:"TESTFLOW_WORKER_NAME" doc:"Name of this process in lists of workers. Unset: the host's name."`
 }
 
@@ -254,13 +255,15 @@ func (c *Config) checkSecrets(command Command, faults *Faults) {
 	for _, s := range []struct {
 		name, value, form, recipe string
 		good                      func(part string) bool
+		optional                  bool
 	}{
-		{"JWT_SECRET", c.Secrets.JWT, "must have at least 32 bytes", "openssl rand -base64 48", text},
-		{"JWT_REFRESH_SECRET", c.Secrets.Refresh, "must have at least 32 bytes", "openssl rand -base64 48", text},
-		{"TESTFLOW_MASTER_KEY", c.Secrets.MasterKey, "must be 32 bytes in base64", "openssl rand -base64 32", key},
+		{"JWT_SECRET", c.Secrets.JWT, "must have at least 32 bytes", "openssl rand -base64 48", text, false},
+		{"JWT_REFRESH_SECRET", c.Secrets.Refresh, "must have at least 32 bytes", "openssl rand -base64 48", text, false},
+		{"TESTFLOW_MASTER_KEY", c.Secrets.MasterKey, "must be 32 bytes in base64", "openssl rand -base64 32", key, false},
+		{"TESTFLOW_REGION_KEY", c.Worker.RegionKey, "must be 32 bytes in base64", "testflow region key NAME, on the server", key, true},
 	} {
 		if s.value == "" {
-			if command == Serve {
+			if command == Serve && !s.optional {
 				faults.add(s.name, "is needed by serve; make one with: %s", s.recipe)
 			}
 			continue

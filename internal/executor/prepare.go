@@ -35,6 +35,10 @@ const acceptedEncodings = "gzip, deflate, br, zstd"
 func expandError(what string, err error) *Error {
 	var undefined *testspec.UndefinedError
 	if errors.As(err, &undefined) {
+		if name, ok := strings.CutPrefix(undefined.Name, testspec.SecretScope); ok {
+			return &Error{Code: CodeVariable, Phase: PhasePrepare, Message: "In " + what + " the secret \"" + name +
+				"\" has no value: there was none of that name in the environment, its project or the organization when the run was requested, or it was removed since."}
+		}
 		return &Error{Code: CodeVariable, Phase: PhasePrepare, Message: "In " + what + " " + err.Error() + "."}
 	}
 	return &Error{Code: CodeRequest, Phase: PhasePrepare, Message: "In " + what + ": " + err.Error() + "."}

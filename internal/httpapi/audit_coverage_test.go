@@ -36,29 +36,35 @@ var changes = map[string]struct {
 	event  string
 	fields []string
 }{
-	"updateOrganization": {"org.renamed", []string{"from", "to"}},
-	"updateMember":       {"org.member_role_changed", []string{"from", "to"}},
-	"removeMember":       {"org.member_removed", []string{"role"}},
-	"updateProject":      {"project.described", []string{"from", "description"}},
-	"deleteProject":      {"project.deleted", []string{"name"}},
-	"updateEnvironment":  {"environment.variables_changed", []string{"set", "previous"}},
-	"deleteEnvironment":  {"environment.deleted", []string{"name"}},
-	"deleteFragment":     {"fragment.deleted", []string{"name"}},
-	"replaceFragment":    {"fragment.changed", []string{"version", "definition"}},
-	"updateFragment":     {"fragment.changed", []string{"version", "definition"}},
-	"replaceTest":        {"test.revised", []string{"revision", "contentHash"}}, // the revision before it is in the log as well
-	"updateTest":         {"test.revised", []string{"revision", "contentHash"}},
-	"endSession":         {"account.sessions_ended", []string{"sessions"}},
-	"endSessions":        {"account.sessions_ended", []string{"sessions"}},
-	"changePassword":     {"account.password_changed", []string{"by"}}, // passwords themselves are nobody's to read
-	"resetPassword":      {"account.password_changed", []string{"by"}},
-	"revokeInvitation":   {"org.invitation_revoked", []string{"invitationId", "role"}},
-	"deleteOrganization": {"org.deletion_scheduled", []string{"eraseAt"}},
-	"eraseMe":            {"account.erased", []string{"by"}},
-	"updateApiKey":       {"org.api_key_changed", []string{"from", "to"}},
-	"revokeApiKey":       {"org.api_key_revoked", []string{"name"}},
-	"deleteTest":         {"test.deleted", []string{"name"}},
-	"restoreRevision":    {"test.revised", []string{"revision", "restoredFrom"}},
+	"updateOrganization":       {"org.renamed", []string{"from", "to"}},
+	"updateMember":             {"org.member_role_changed", []string{"from", "to"}},
+	"removeMember":             {"org.member_removed", []string{"role"}},
+	"setOrganizationSecret":    {"secret.set", []string{"name", "version"}}, // values are in no event
+	"setProjectSecret":         {"secret.set", []string{"name", "version"}},
+	"setEnvironmentSecret":     {"secret.set", []string{"name", "version"}},
+	"removeOrganizationSecret": {"secret.removed", []string{"name", "version"}},
+	"removeProjectSecret":      {"secret.removed", []string{"name", "version"}},
+	"removeEnvironmentSecret":  {"secret.removed", []string{"name", "version"}},
+	"updateProject":            {"project.described", []string{"from", "description"}},
+	"deleteProject":            {"project.deleted", []string{"name"}},
+	"updateEnvironment":        {"environment.variables_changed", []string{"set", "previous"}},
+	"deleteEnvironment":        {"environment.deleted", []string{"name"}},
+	"deleteFragment":           {"fragment.deleted", []string{"name"}},
+	"replaceFragment":          {"fragment.changed", []string{"version", "definition"}},
+	"updateFragment":           {"fragment.changed", []string{"version", "definition"}},
+	"replaceTest":              {"test.revised", []string{"revision", "contentHash"}}, // the revision before it is in the log as well
+	"updateTest":               {"test.revised", []string{"revision", "contentHash"}},
+	"endSession":               {"account.sessions_ended", []string{"sessions"}},
+	"endSessions":              {"account.sessions_ended", []string{"sessions"}},
+	"changePassword":           {"account.password_changed", []string{"by"}}, // passwords themselves are nobody's to read
+	"resetPassword":            {"account.password_changed", []string{"by"}},
+	"revokeInvitation":         {"org.invitation_revoked", []string{"invitationId", "role"}},
+	"deleteOrganization":       {"org.deletion_scheduled", []string{"eraseAt"}},
+	"eraseMe":                  {"account.erased", []string{"by"}},
+	"updateApiKey":             {"org.api_key_changed", []string{"from", "to"}},
+	"revokeApiKey":             {"org.api_key_revoked", []string{"name"}},
+	"deleteTest":               {"test.deleted", []string{"name"}},
+	"restoreRevision":          {"test.revised", []string{"revision", "restoredFrom"}},
 }
 
 // recipes are calls that do something where the document's example alone doesn't. Whoever adds a command that the walk

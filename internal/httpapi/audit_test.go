@@ -153,7 +153,7 @@ func TestAudit_refusalsAreOnRecord(t *testing.T) {
 	require.Len(t, refused, 1, "a flood is one event")
 	assert.Equal(t, "req-refused", refused[0]["requestId"])
 	assert.Equal(t, w.users["viewer-a"].String(), refused[0]["actor"].(map[string]any)["id"])
-	assert.Equal(t, map[string]any{"operation": "updateOrganization", "permission": "org.manage", "code": "auth.forbidden", "role": "viewer", "count": 1.0}, refused[0]["data"])
+	assert.Equal(t, map[string]any{"operation": "updateOrganization", "permission": "shared.write", "code": "auth.forbidden", "role": "viewer", "count": 1.0}, refused[0]["data"])
 
 	// Deeper refusals too: a manager may change members, but not those above.
 	require.Equal(t, 403, w.do(call{method: "DELETE", path: "/api/organizations/" + w.orgA.String() + "/members/" + w.users["admin-a"].String(), as: "manager-a"}).status)

@@ -49,7 +49,11 @@ func (a *api) UpdateOrganization(ctx context.Context, req oapi.UpdateOrganizatio
 	if err != nil {
 		return nil, err
 	}
-	o, err := a.deps.Orgs.Rename(ctx, req.Id, req.Body.Name, version)
+	patch := org.Patch{Name: req.Body.Name}
+	if req.Body.Variables != nil {
+		patch.Variables = *req.Body.Variables
+	}
+	o, err := a.deps.Orgs.Update(ctx, req.Id, patch, version)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +101,10 @@ func orgView(o org.Org) oapi.Organization {
 	view := oapi.Organization{
 		Id: o.ID, Name: o.Name, Role: some(oapi.Role(o.Role)), Version: o.Version,
 		CreatedAt: oapi.At(o.CreatedAt), UpdatedAt: oapi.At(o.UpdatedAt),
+	}
+	if o.Variables != nil {
+		variables := oapi.Variables(o.Variables)
+		view.Variables = &variables
 	}
 	if o.EraseAt != nil {
 		view.EraseAt = some(oapi.At(*o.EraseAt))

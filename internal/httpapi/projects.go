@@ -72,7 +72,11 @@ func (a *api) UpdateProject(ctx context.Context, req oapi.UpdateProjectRequestOb
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.deps.Projects.Update(ctx, orgOf(ctx), req.Id, project.Patch{Name: req.Body.Name, Description: req.Body.Description}, version)
+	patch := project.Patch{Name: req.Body.Name, Description: req.Body.Description}
+	if req.Body.Variables != nil {
+		patch.Variables = *req.Body.Variables
+	}
+	p, err := a.deps.Projects.Update(ctx, orgOf(ctx), req.Id, patch, version)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +183,7 @@ func each[A, B any](items []A, view func(A) B) []B {
 
 func projectView(p project.Project) oapi.Project {
 	return oapi.Project{
-		Id: p.ID, Name: p.Name, Description: p.Description, Version: p.Version,
+		Id: p.ID, Name: p.Name, Description: p.Description, Variables: p.Variables, Version: p.Version,
 		CreatedAt: oapi.At(p.CreatedAt), UpdatedAt: oapi.At(p.UpdatedAt),
 	}
 }

@@ -28,12 +28,14 @@ import (
 	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/project"
 	"github.com/testflow/testflow/internal/run"
+	"github.com/testflow/testflow/internal/secret"
 )
 
 // Deps is what the door needs. Every field is required unless it says otherwise.
 type Deps struct {
 	Orgs      *org.Service
 	Projects  *project.Service
+	Secrets   *secret.Service
 	Tests     *apitest.Service
 	Runs      *run.Service // with Ends, or Prefer: wait doesn't wait
 	Analytics *analytics.Service

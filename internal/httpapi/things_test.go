@@ -46,6 +46,16 @@ var makers = []struct {
 		}
 		return made.id()
 	}},
+	{"secrets", func(w *world, who string, th things) string { // of the same name in each scope
+		project := "/api/projects/" + th["projects"]
+		for _, at := range []string{"/api/organizations/" + th["organizations"], project, project + "/environments/" + th["environments"]} {
+			for _, name := range []string{"another", "canary"} {
+				set := w.do(call{method: "PUT", path: at + "/secrets/" + name, as: who, body: `{"value":"canary-` + w.orgOf(who).String() + `-of-a-secret"}`})
+				require.Equal(w.t, 200, set.status, set.text)
+			}
+		}
+		return "canary"
+	}},
 	{"revisions", func(*world, string, things) string { return "1" }},
 	{"runs", func(w *world, who string, th things) string {
 		started := w.do(call{method: "POST", path: "/api/tests/" + th["tests"] + "/execute", as: who})

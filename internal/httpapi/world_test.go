@@ -34,6 +34,7 @@ import (
 	"github.com/testflow/testflow/internal/projection"
 	"github.com/testflow/testflow/internal/realtime"
 	"github.com/testflow/testflow/internal/run"
+	"github.com/testflow/testflow/internal/secret"
 	"github.com/testflow/testflow/internal/vault"
 )
 
@@ -123,14 +124,14 @@ func newWorld(t *testing.T) *world {
 	passwords, err := auth.NewPasswords(0)
 	require.NoError(t, err)
 	store := eventstore.New(eventstore.Config{
-		DB: db.DB, Types: slices.Concat(account.Types(), org.Types(), project.Types(), apitest.Types(), run.Types(), audit.Types()),
-		Inline: []eventstore.ReadModel{org.ReadModel(), project.ReadModel(), apitest.ReadModel(), run.ReadModel()},
+		DB: db.DB, Types: slices.Concat(account.Types(), org.Types(), project.Types(), secret.Types(), apitest.Types(), run.Types(), audit.Types()),
+		Inline: []eventstore.ReadModel{org.ReadModel(), project.ReadModel(), secret.ReadModel(), apitest.ReadModel(), run.ReadModel()},
 		Seal:   persons.Seal, Now: time.Now, NewID: newID, Logger: log,
 	})
 	require.NoError(t, store.Sync(t.Context()))
 	jobs, err := run.NewInsertClient(db.DB, log)
 	require.NoError(t, err)
-	plans, err := run.NewPlans(db.DB, store)
+	plans, err := run.NewPlans(db.DB, store, secret.NewOpener(master.Region))
 	require.NoError(t, err)
 	feed := eventstore.NewFeed(eventstore.FeedConfig{Store: store, DB: db.DB, Logger: log})
 	ends, cancel := run.NewEnds(feed)
@@ -148,6 +149,8 @@ func newWorld(t *testing.T) *world {
 	accounts.Mail = w.mail.Service
 	w.accounts = accounts
 	orgs := &org.Service{DB: db.DB, Store: store, Accounts: accounts, Policy: org.Open, NewID: newID, Log: log}
+	secrets := &secret.Service{DB: db.DB, Store: store, Key: orgKeys.Key, Region: master.Region, Require: orgs.Require, NewID: newID, Log: log}
+	runs.Secrets = secrets
 	audits := &audit.Service{DB: db.DB, Store: store, Open: opener(persons), Check: orgs.Check, Now: time.Now, NewID: newID, Log: log}
 	audits.Evidence = audit.Seals
 	keys := &audit.SealingKeys{DB: db.DB, Master: master, Now: time.Now}
@@ -156,6 +159,7 @@ func newWorld(t *testing.T) *world {
 		Orgs:        orgs,
 		Projects:    &project.Service{DB: db.DB, Store: store, NewID: newID, Log: log},
 		Tests:       &apitest.Service{DB: db.DB, Store: store, NewID: newID, Regions: []string{"default"}, Log: log},
+		Secrets:     secrets,
 		Runs:        runs,
 		Analytics:   &analytics.Service{DB: db.Analytics, Follow: runner.Wait, Now: time.Now},
 		Audit:       audits,

@@ -250,10 +250,15 @@ const (
 	MaxDescription   = 2000 // of a project or a test
 	MaxEnvironments  = 100  // of a project; one has MaxVariables at most
 	MaxTests         = 5000 // of a project
-	MaxTags          = 20   // of a test
-	MaxTagLength     = 50
-	MaxRegions       = 20  // of a test
-	MaxSuiteRuns     = 500 // that one execution of a project's tests starts
+
+	MaxSecrets        = 200      // of an environment, of a project, of an organization
+	MaxSecretValue    = 64 << 10 // bytes: a key and a chain of certificates have room
+	MaxSecretVersions = 10       // of a secret whose values are kept, for runs that are run again
+	MaxSecretText     = 500      // characters of its description
+	MaxTags           = 20       // of a test
+	MaxTagLength      = 50
+	MaxRegions        = 20  // of a test
+	MaxSuiteRuns      = 500 // that one execution of a project's tests starts
 )
 
 // What a request to the API may be, and what one answer holds.

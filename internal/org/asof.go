@@ -72,7 +72,7 @@ func foldPast(events []eventstore.Event, point AsOf) (past, error) {
 		if p.version == 0 {
 			p.createdAt = e.RecordedAt
 		}
-		if name != p.name || !eraseAt.Equal(p.eraseAt) {
+		if name != p.name || !eraseAt.Equal(p.eraseAt) || e.Type == TypeVariablesChanged {
 			p.updatedAt = e.RecordedAt
 		}
 		p.version = e.Version
@@ -99,6 +99,9 @@ func (s *Service) GetAsOf(ctx context.Context, id uuid.UUID, point AsOf) (Org, e
 	}
 	o := Org{
 		ID: id, Name: p.name, Role: p.members[auth.From(ctx).AccountID], Version: p.version, CreatedAt: p.createdAt, UpdatedAt: p.updatedAt,
+	}
+	if o.Variables = p.variables; o.Variables == nil {
+		o.Variables = map[string]string{}
 	}
 	if !p.eraseAt.IsZero() {
 		o.EraseAt = &p.eraseAt

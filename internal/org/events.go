@@ -33,6 +33,7 @@ const (
 	TypeTransferred        = "org.transferred"
 	TypeDeletionScheduled  = "org.deletion_scheduled"
 	TypeRestored           = "org.restored"
+	TypeVariablesChanged   = "org.variables_changed"
 
 	TypeSignedIn      = "org.signed_in"
 	TypeSignInFailed  = "org.sign_in_failed"
@@ -181,8 +182,18 @@ func (Transferred) EventType() string { return TypeTransferred }
 // EventType returns the stored name.
 func (DeletionScheduled) EventType() string { return TypeDeletionScheduled }
 
+// VariablesChanged sets and removes variables of the organization; the others stay. Variables are no secrets.
+type VariablesChanged struct {
+	Set      map[string]string `json:"set,omitempty"`
+	Removed  []string          `json:"removed,omitempty"`  // sorted
+	Previous map[string]string `json:"previous,omitempty"` // of those that are set or removed and were there
+}
+
 // EventType returns the stored name.
 func (Restored) EventType() string { return TypeRestored }
+
+// EventType returns the stored name.
+func (VariablesChanged) EventType() string { return TypeVariablesChanged }
 
 // EventType returns the stored name.
 func (MemberSignedIn) EventType() string { return TypeSignedIn }
@@ -214,6 +225,7 @@ func Types() []eventstore.Type {
 		event(TypeTransferred, eventstore.VisibleOrganization, func() eventstore.Data { return new(Transferred) }),
 		event(TypeDeletionScheduled, eventstore.VisibleOrganization, func() eventstore.Data { return new(DeletionScheduled) }),
 		event(TypeRestored, eventstore.VisibleOrganization, func() eventstore.Data { return new(Restored) }),
+		event(TypeVariablesChanged, eventstore.VisibleOrganization, func() eventstore.Data { return new(VariablesChanged) }),
 		event(TypeSignedIn, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignedIn) }),
 		event(TypeSignInFailed, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignInFailed) }),
 		event(TypeSignInLimited, eventstore.VisibleAudit, func() eventstore.Data { return new(MemberSignInLimited) }),

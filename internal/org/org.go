@@ -21,11 +21,12 @@ const defaultName = "My organization"
 
 // state is what decisions need of an organization, folded from its stream.
 type state struct {
-	name    string
-	members map[uuid.UUID]auth.Role
-	invited map[uuid.UUID]invitation // open ones, expired ones too
-	eraseAt time.Time                // zero = it stays; otherwise it is frozen
-	version int                      // 0 = there is no such organization
+	name      string
+	members   map[uuid.UUID]auth.Role
+	invited   map[uuid.UUID]invitation // open ones, expired ones too
+	variables map[string]string
+	eraseAt   time.Time // zero = it stays; otherwise it is frozen
+	version   int       // 0 = there is no such organization
 }
 
 func newState() state {
@@ -83,6 +84,8 @@ func (o *state) apply(e eventstore.Event) error {
 			return err
 		}
 		o.eraseAt = d.EraseAt
+	case TypeVariablesChanged:
+		return o.applyVariables(e)
 	case TypeRestored:
 		o.eraseAt = time.Time{}
 	}

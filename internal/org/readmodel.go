@@ -75,6 +75,8 @@ func apply(ctx context.Context, q *orgdb.Queries, e eventstore.Event) error {
 			return err
 		}
 		return q.SetEraseAt(ctx, orgdb.SetEraseAtParams{OrgID: e.OrgID, EraseAt: &d.EraseAt, Version: version, UpdatedAt: e.RecordedAt})
+	case TypeVariablesChanged:
+		return applyVariables(ctx, q, e)
 	case TypeRestored:
 		return q.SetEraseAt(ctx, orgdb.SetEraseAtParams{OrgID: e.OrgID, Version: version, UpdatedAt: e.RecordedAt})
 	default: // what a command wrote into its own table beside the event, such as invitations

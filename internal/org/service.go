@@ -2,6 +2,7 @@ package org
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,8 +62,9 @@ type Org struct {
 	Name      string
 	Role      auth.Role // the caller's
 	Version   int
-	Position  int64      // of the command's last event; 0 = nothing changed, or it was only read
-	EraseAt   *time.Time // nil = it stays; otherwise it is frozen, and erased then
+	Position  int64             // of the command's last event; 0 = nothing changed, or it was only read
+	EraseAt   *time.Time        // nil = it stays; otherwise it is frozen, and erased then
+	Variables map[string]string // nil in lists
 	CreatedAt time.Time
 	UpdatedAt time.Time
 }
@@ -166,6 +168,9 @@ func (s *Service) get(ctx context.Context, id uuid.UUID, role auth.Role, positio
 			return fmt.Errorf("read organization: %w", err)
 		}
 		o = orgOf(row, role, position)
+		if err := json.Unmarshal(row.Variables, &o.Variables); err != nil {
+			return fmt.Errorf("read the variables of organization %s: %w", id, err)
+		}
 		return nil
 	})
 	return o, err
@@ -198,20 +203,6 @@ func (s *Service) listOf(ctx context.Context, q *orgdb.Queries, accountID uuid.U
 		list = append(list, orgOf(r.Org, auth.Role(r.Role), 0))
 	}
 	return list, next, nil
-}
-
-// Rename gives an organization a new name. expected is the version that the caller knows, nil = any; another one is
-// fault.Precondition.
-func (s *Service) Rename(ctx context.Context, id uuid.UUID, name string, expected *int) (Org, error) {
-	who, err := s.require(ctx, id, auth.OrgManage)
-	if err != nil {
-		return Org{}, err
-	}
-	done, err := s.change(ctx, id, expected, who, auth.OrgManage, pure(func(o state) ([]eventstore.Data, error) { return o.rename(name) }))
-	if err != nil {
-		return Org{}, err
-	}
-	return s.get(ctx, id, who.Role, done.Position)
 }
 
 // decision is what a command does once it knows the organization: it may write to tables of its own in tx, and returns
@@ -307,6 +298,11 @@ func (s *Service) require(ctx context.Context, id uuid.UUID, perm auth.Permissio
 		return auth.Principal{}, err
 	}
 	return auth.Require(auth.With(ctx, who), id, perm)
+}
+
+// Require is require for other rooms whose routes name the organization in their path.
+func (s *Service) Require(ctx context.Context, id uuid.UUID, perm auth.Permission) (auth.Principal, error) {
+	return s.require(ctx, id, perm)
 }
 
 // requireToWithdraw is require for what only takes access away.

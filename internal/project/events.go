@@ -19,6 +19,8 @@ const (
 	TypeDescribed = "project.described"
 	TypeDeleted   = "project.deleted"
 
+	TypeProjectVariablesChanged = "project.variables_changed"
+
 	TypeEnvironmentCreated   = "environment.created"
 	TypeEnvironmentRenamed   = "environment.renamed"
 	TypeEnvironmentDescribed = "environment.described"
@@ -77,6 +79,9 @@ type VariablesChanged struct {
 	Previous map[string]string `json:"previous,omitempty"`
 }
 
+// ProjectVariablesChanged sets and removes variables of the project; the others stay.
+type ProjectVariablesChanged VariablesChanged
+
 // EnvironmentDeleted is the last event of an environment.
 type EnvironmentDeleted struct {
 	Name string `json:"name"`
@@ -93,6 +98,9 @@ func (Described) EventType() string { return TypeDescribed }
 
 // EventType names the event.
 func (Deleted) EventType() string { return TypeDeleted }
+
+// EventType names the event.
+func (ProjectVariablesChanged) EventType() string { return TypeProjectVariablesChanged }
 
 // EventType names the event.
 func (EnvironmentCreated) EventType() string { return TypeEnvironmentCreated }
@@ -119,6 +127,7 @@ func Types() []eventstore.Type {
 		ledger(TypeRenamed, func() eventstore.Data { return &Renamed{} }),
 		ledger(TypeDescribed, func() eventstore.Data { return &Described{} }),
 		ledger(TypeDeleted, func() eventstore.Data { return &Deleted{} }),
+		ledger(TypeProjectVariablesChanged, func() eventstore.Data { return &ProjectVariablesChanged{} }),
 		ledger(TypeEnvironmentCreated, func() eventstore.Data { return &EnvironmentCreated{} }),
 		ledger(TypeEnvironmentRenamed, func() eventstore.Data { return &EnvironmentRenamed{} }),
 		ledger(TypeEnvironmentDescribed, func() eventstore.Data { return &EnvironmentDescribed{} }),

@@ -1,14 +1,11 @@
 // Package project holds projects, the folders of tests, and their environments: named sets of variables.
 //
 // It decides what may be called what and keeps the tables that others read at once. It knows no test and no run: tests
-// disappear with their project by a foreign key, runs keep the names that they were started with. Secrets are not here.
+// disappear with their project by a foreign key, runs keep the names that they were started with. Secrets are not here, but in secret.
 package project
 
 import (
 	"maps"
-	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -19,15 +16,15 @@ import (
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/limits"
+	"github.com/testflow/testflow/internal/org"
 )
-
-// variableName is what may stand between {{ and }}.
-var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,63}$`)
 
 // Project is a folder of tests.
 type Project struct {
 	ID, OrgID            uuid.UUID
 	Name, Description    string
+	Variables            map[string]string
+	VariablesVersion     int // of the project's stream at their last change, 0 = there never were any; what a run records
 	Version              int
 	CreatedAt, UpdatedAt time.Time
 	Position             int64 // of the last event of the command that returned it; 0 = nothing changed
@@ -36,8 +33,11 @@ type Project struct {
 // Draft is what a new project is made of.
 type Draft struct{ Name, Description string }
 
-// Patch changes what is set.
-type Patch struct{ Name, Description *string }
+// Patch changes what is set; a variable that is nil is removed, those that aren't named stay.
+type Patch struct {
+	Name, Description *string
+	Variables         map[string]*string
+}
 
 // Environment is a named set of variables.
 type Environment struct {
@@ -81,6 +81,9 @@ func (p Project) change(patch Patch) (news []eventstore.Data, err error) {
 			news = append(news, Described{From: p.Description, Description: d})
 		}
 	}
+	if changed := org.ChangeVariables(&faults, "A project", p.Variables, patch.Variables); changed != nil {
+		news = append(news, ProjectVariablesChanged(*changed))
+	}
 	return news, invalid("project.invalid", &faults)
 }
 
@@ -90,10 +93,7 @@ func createEnvironment(projectID uuid.UUID, d EnvironmentDraft) (EnvironmentCrea
 	out := EnvironmentCreated{
 		ProjectID: projectID, Name: cleanName(&faults, d.Name), Description: cleanDescription(&faults, d.Description), Variables: d.Variables,
 	}
-	for _, name := range slices.Sorted(maps.Keys(d.Variables)) {
-		checkVariable(&faults, name, d.Variables[name])
-	}
-	checkCount(&faults, len(d.Variables))
+	org.CheckVariables(&faults, "An environment", d.Variables)
 	return out, invalid("environment.invalid", &faults)
 }
 
@@ -110,35 +110,8 @@ func (e Environment) change(patch EnvironmentPatch) (news []eventstore.Data, err
 			news = append(news, EnvironmentDescribed{From: e.Description, Description: d})
 		}
 	}
-	changed := VariablesChanged{Set: map[string]string{}, Previous: map[string]string{}}
-	after := len(e.Variables)
-	for _, name := range slices.Sorted(maps.Keys(patch.Variables)) {
-		value := patch.Variables[name]
-		old, had := e.Variables[name]
-		switch {
-		case value == nil && had:
-			changed.Removed = append(changed.Removed, name)
-			changed.Previous[name] = old
-			after--
-		case value == nil:
-		default:
-			checkVariable(&faults, name, *value)
-			if !had {
-				after++
-			}
-			if !had || old != *value {
-				changed.Set[name] = *value
-				if had {
-					changed.Previous[name] = old
-				}
-			}
-		}
-	}
-	if len(changed.Set) > 0 {
-		checkCount(&faults, after)
-	}
-	if len(changed.Set)+len(changed.Removed) > 0 {
-		news = append(news, changed)
+	if changed := org.ChangeVariables(&faults, "An environment", e.Variables, patch.Variables); changed != nil {
+		news = append(news, VariablesChanged(*changed))
 	}
 	return news, invalid("environment.invalid", &faults)
 }
@@ -204,25 +177,6 @@ func cleanDescription(faults *fault.Error, text string) string {
 		faults.At("/description", "A description is text without NUL.")
 	}
 	return strings.TrimSpace(text)
-}
-
-func checkVariable(faults *fault.Error, name, value string) {
-	pointer := "/variables/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
-	if !variableName.MatchString(name) {
-		faults.At(pointer, "A variable's name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.")
-	}
-	if len(value) > limits.MaxVariableValue {
-		faults.At(pointer, "A variable's value has at most %d bytes.", limits.MaxVariableValue)
-	}
-	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-		faults.At(pointer, "A variable's value is text without NUL.")
-	}
-}
-
-func checkCount(faults *fault.Error, n int) {
-	if n > limits.MaxVariables {
-		faults.At("/variables", "An environment has at most %s variables.", strconv.Itoa(limits.MaxVariables))
-	}
 }
 
 // invalid returns the collected faults as one error, nil when there are none.

@@ -64,6 +64,23 @@ func applyProject(ctx context.Context, q *projectdb.Queries, e eventstore.Event)
 		if err := q.DescribeProject(ctx, projectdb.DescribeProjectParams{OrgID: e.OrgID, ProjectID: e.StreamID, Description: d.Description}); err != nil {
 			return err
 		}
+	case TypeProjectVariablesChanged:
+		var d ProjectVariablesChanged
+		if err := e.Decode(&d); err != nil {
+			return err
+		}
+		set, err := object(d.Set)
+		if err != nil {
+			return err
+		}
+		if d.Removed == nil {
+			d.Removed = []string{}
+		}
+		if err := q.ChangeProjectVariables(ctx, projectdb.ChangeProjectVariablesParams{
+			OrgID: e.OrgID, ProjectID: e.StreamID, Changed: set, Removed: d.Removed, Version: int32(e.Version), //nolint:gosec // versions are int on disk
+		}); err != nil {
+			return err
+		}
 	case TypeDeleted:
 		return q.DeleteProject(ctx, projectdb.DeleteProjectParams{OrgID: e.OrgID, ProjectID: e.StreamID})
 	}

@@ -2,9 +2,11 @@ package project
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -73,7 +75,34 @@ func GetTx(ctx context.Context, tx postgres.OrgTx, id uuid.UUID) (Project, error
 	if err != nil {
 		return Project{}, notFound(err, "project")
 	}
-	return projectOf(row), nil
+	return projectOf(row)
+}
+
+// VariablesAt returns the variables of a project as they were at a version of it, deleted or not, folded from its stream. What it returns
+// never changes, so it may be kept.
+func VariablesAt(ctx context.Context, tx pgx.Tx, store *eventstore.Store, orgID, id uuid.UUID, version int) (map[string]string, error) {
+	events, err := store.Read(ctx, tx, orgID, id)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, e := range events {
+		if e.Version > version {
+			break
+		}
+		if e.Type != TypeProjectVariablesChanged {
+			continue
+		}
+		var d ProjectVariablesChanged
+		if err := e.Decode(&d); err != nil {
+			return nil, fmt.Errorf("fold project %s at version %d: %w", id, e.Version, err)
+		}
+		for _, name := range d.Removed {
+			delete(out, name)
+		}
+		maps.Copy(out, d.Set)
+	}
+	return out, nil
 }
 
 // List returns a page of projects, newest first, and the cursor of the next page, nil when there is none.
@@ -91,7 +120,11 @@ func (s *Service) List(ctx context.Context, orgID uuid.UUID, f Filter) (items []
 			return fmt.Errorf("list projects: %w", err)
 		}
 		for _, row := range rows {
-			items = append(items, projectOf(row))
+			p, err := projectOf(row)
+			if err != nil {
+				return err
+			}
+			items = append(items, p)
 		}
 		return nil
 	})
@@ -102,9 +135,12 @@ func (s *Service) List(ctx context.Context, orgID uuid.UUID, f Filter) (items []
 	return items, next, err
 }
 
-// Update changes what the patch sets. A stale expected version is fault.Precondition.
+// Update changes what the patch sets. Who may only write variables may change nothing else. A stale expected version is fault.Precondition.
 func (s *Service) Update(ctx context.Context, orgID, id uuid.UUID, patch Patch, expected *int) (p Project, err error) {
-	who, err := auth.Require(ctx, orgID, auth.ProjectWrite)
+	who, err := auth.Require(ctx, orgID, auth.VariableWrite)
+	if err == nil && (patch.Name != nil || patch.Description != nil) {
+		who, err = auth.Require(ctx, orgID, auth.ProjectWrite)
+	}
 	if err != nil {
 		return Project{}, err
 	}
@@ -145,7 +181,11 @@ func (s *Service) lock(ctx context.Context, tx postgres.OrgTx, id uuid.UUID, exp
 	if err != nil {
 		return Project{}, notFound(err, "project")
 	}
-	return projectOf(row), checkVersion("project", int(row.Version), expected)
+	p, err := projectOf(row)
+	if err != nil {
+		return Project{}, err
+	}
+	return p, checkVersion("project", p.Version, expected)
 }
 
 func (s *Service) append(ctx context.Context, tx postgres.OrgTx, orgID, id uuid.UUID, version int, who eventstore.Actor, news ...eventstore.Data) (Project, error) {
@@ -158,11 +198,15 @@ func (s *Service) append(ctx context.Context, tx postgres.OrgTx, orgID, id uuid.
 	return p, err
 }
 
-func projectOf(r projectdb.Project) Project {
-	return Project{
-		ID: r.ProjectID, OrgID: r.OrgID, Name: r.Name, Description: r.Description,
+func projectOf(r projectdb.Project) (Project, error) {
+	p := Project{
+		ID: r.ProjectID, OrgID: r.OrgID, Name: r.Name, Description: r.Description, VariablesVersion: int(r.VariablesVersion),
 		Version: int(r.Version), CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
 	}
+	if err := json.Unmarshal(r.Variables, &p.Variables); err != nil {
+		return Project{}, fmt.Errorf("read the variables of project %s: %w", r.ProjectID, err)
+	}
+	return p, nil
 }
 
 // notFound turns "no rows" into a fault; other errors are wrapped.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/testflow/testflow/internal/apitest"
 	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/secret"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -31,14 +32,19 @@ const VersionCancelRequested = 2
 
 // Requested is the first event of every run: everything that is needed to execute it, and to execute it again.
 type Requested struct {
-	TestID             uuid.UUID         `json:"testId"`
-	TestName           string            `json:"testName"`
-	Revision           int               `json:"revision"`
-	ProjectID          uuid.UUID         `json:"projectId"`
-	EnvironmentID      uuid.UUID         `json:"environmentId,omitzero"`
-	EnvironmentName    string            `json:"environmentName,omitempty"`
-	EnvironmentVersion int               `json:"environmentVersion,omitempty"`
-	Variables          map[string]string `json:"variables,omitempty"` // given with this execution; never secret
+	TestID             uuid.UUID `json:"testId"`
+	TestName           string    `json:"testName"`
+	Revision           int       `json:"revision"`
+	ProjectID          uuid.UUID `json:"projectId"`
+	EnvironmentID      uuid.UUID `json:"environmentId,omitzero"`
+	EnvironmentName    string    `json:"environmentName,omitempty"`
+	EnvironmentVersion int       `json:"environmentVersion,omitempty"`
+	// ProjectVersion and OrganizationVersion say which of their variables: the version of their stream at the last change of
+	// them, absent when there were none.
+	ProjectVersion      int               `json:"projectVersion,omitempty"`
+	OrganizationVersion int               `json:"organizationVersion,omitempty"`
+	Secrets             []secret.Used     `json:"secrets,omitempty"`   // by name, as they were when it was requested
+	Variables           map[string]string `json:"variables,omitempty"` // given with this execution; never secret
 	// Fragments are the versions of what the revision uses, by name.
 	Fragments   map[string]apitest.FragmentRef `json:"fragments,omitempty"`
 	Trigger     Trigger                        `json:"trigger"`

@@ -79,7 +79,8 @@ func (x *execution) run(observe func(executor.Observation)) (result executor.Res
 	}
 	return w.cfg.Engine.Run(x.ctx, executor.Input{
 		RunID: x.args.RunID, Attempt: x.attempt, OrgID: x.args.OrgID, Spec: x.plan.definition.Spec, Fragments: x.plan.fragments,
-		Variables: x.plan.variables, Environment: x.plan.environment, Region: x.args.Region,
+		Variables: x.plan.variables, Environment: x.plan.environment, Project: x.plan.project, Organization: x.plan.organization,
+		Secrets: x.plan.secrets, Region: x.args.Region,
 	}, observe)
 }
 

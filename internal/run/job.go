@@ -16,6 +16,7 @@ import (
 	"github.com/testflow/testflow/internal/executor"
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/postgres"
+	"github.com/testflow/testflow/internal/secret"
 )
 
 const (
@@ -108,6 +109,11 @@ func (w *Worker) Work(ctx context.Context, job *river.Job[ExecuteArgs]) error {
 	defer w.leave(x)
 	p, err := x.load() //nolint:contextcheck // the run outlives the queue's cancellation
 	if err != nil {
+		if errors.Is(err, secret.ErrRegionKey) {
+			w.cfg.Log.ErrorContext(ctx, "this worker cannot open the secrets of its region: set TESTFLOW_REGION_KEY to what `testflow region key` prints for it on the server, and restart it",
+				slog.String("region", x.args.Region), slog.Any("run_id", x.args.RunID))
+			return x.giveUp(Finished{Status: Inconclusive, Reason: Internal, Error: &Problem{Code: "internal", Message: "The worker has no key for the secrets of its region. Its log says what to do."}}) //nolint:contextcheck // the run outlives the queue's cancellation
+		}
 		if fault.KindOf(err) != fault.NotFound {
 			return err
 		}

@@ -10,9 +10,12 @@ import (
 
 	"github.com/testflow/testflow/internal/apitest"
 	"github.com/testflow/testflow/internal/eventstore"
+	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/secret"
 	"github.com/testflow/testflow/internal/testspec"
+	"github.com/testflow/testflow/internal/vault"
 )
 
 // plansKept bounds each of the caches; what they hold never changes, so nothing has to be thrown out of them.
@@ -22,9 +25,16 @@ const plansKept = 512
 type Plans struct {
 	db        *postgres.DB
 	store     *eventstore.Store
-	revisions *lru.Cache[revisionKey, apitest.Definition]
+	secrets   *secret.Opener // nil where nothing is executed
+	revisions *lru.Cache[revisionKey, revision]
 	variables *lru.Cache[environmentKey, map[string]string]
 	fragments *lru.Cache[fragmentKey, testspec.Fragment]
+}
+
+// revision is what a test was made of, and the names of the secrets that it refers to.
+type revision struct {
+	apitest.Definition
+	secrets []string
 }
 
 // The keys name the organization, so that what one has looked up is there for no other.
@@ -36,7 +46,7 @@ type revisionKey struct {
 
 type environmentKey struct {
 	org         uuid.UUID
-	environment uuid.UUID
+	environment uuid.UUID // or the project, or the organization itself
 	version     int
 }
 
@@ -45,9 +55,10 @@ type fragmentKey struct {
 	apitest.FragmentRef
 }
 
-// NewPlans returns empty caches, to be shared by a process's Service and Worker.
-func NewPlans(db *postgres.DB, store *eventstore.Store) (*Plans, error) {
-	revisions, err := lru.New[revisionKey, apitest.Definition](plansKept)
+// NewPlans returns empty caches, to be shared by a process's Service and Worker. secrets opens what the region of the
+// process was granted; nil = the process executes nothing.
+func NewPlans(db *postgres.DB, store *eventstore.Store, secrets *secret.Opener) (*Plans, error) {
+	revisions, err := lru.New[revisionKey, revision](plansKept)
 	if err != nil {
 		return nil, fmt.Errorf("make the cache of revisions: %w", err)
 	}
@@ -59,21 +70,22 @@ func NewPlans(db *postgres.DB, store *eventstore.Store) (*Plans, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the cache of fragments: %w", err)
 	}
-	return &Plans{db: db, store: store, revisions: revisions, variables: variables, fragments: fragments}, nil
+	return &Plans{db: db, store: store, secrets: secrets, revisions: revisions, variables: variables, fragments: fragments}, nil
 }
 
 // revision returns a revision's definition, which nobody may change.
-func (p *Plans) revision(ctx context.Context, tx pgx.Tx, orgID, testID uuid.UUID, n int) (apitest.Definition, error) {
+func (p *Plans) revision(ctx context.Context, tx pgx.Tx, orgID, testID uuid.UUID, n int) (revision, error) {
 	key := revisionKey{orgID, testID, n}
 	if d, ok := p.revisions.Get(key); ok {
 		return d, nil
 	}
 	d, err := apitest.DefinitionTx(ctx, tx, orgID, testID, n)
 	if err != nil {
-		return apitest.Definition{}, err
+		return revision{}, err
 	}
-	p.revisions.Add(key, d)
-	return d, nil
+	r := revision{d, testspec.SecretNames(d.Spec)}
+	p.revisions.Add(key, r)
+	return r, nil
 }
 
 // environment returns the variables of an environment at a version, which nobody may change; none for uuid.Nil.
@@ -114,29 +126,65 @@ func (p *Plans) pinned(ctx context.Context, tx pgx.Tx, orgID uuid.UUID, refs map
 	return out, nil
 }
 
+// shared returns the variables of the project and of the organization, which nobody may change; none for version 0.
+func (p *Plans) shared(ctx context.Context, tx pgx.Tx, a ExecuteArgs) (ofProject, ofOrg map[string]string, err error) {
+	read := func(id uuid.UUID, version int, at func() (map[string]string, error)) (map[string]string, error) {
+		if version == 0 {
+			return nil, nil
+		}
+		key := environmentKey{a.OrgID, id, version}
+		if v, ok := p.variables.Get(key); ok {
+			return v, nil
+		}
+		v, err := at()
+		if err == nil {
+			p.variables.Add(key, v)
+		}
+		return v, err
+	}
+	ofProject, err = read(a.ProjectID, a.ProjectVersion, func() (map[string]string, error) {
+		return project.VariablesAt(ctx, tx, p.store, a.OrgID, a.ProjectID, a.ProjectVersion)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	ofOrg, err = read(a.OrgID, a.OrganizationVersion, func() (map[string]string, error) {
+		return org.VariablesAt(ctx, tx, p.store, a.OrgID, a.OrganizationVersion)
+	})
+	return ofProject, ofOrg, err
+}
+
 // plan is what a worker executes.
 type plan struct {
-	definition  apitest.Definition
-	environment map[string]string
-	variables   map[string]string // given with the execution
-	fragments   map[string]testspec.Fragment
+	definition   apitest.Definition
+	environment  map[string]string
+	project      map[string]string
+	organization map[string]string
+	variables    map[string]string // given with the execution
+	secrets      map[string]vault.Secret
+	fragments    map[string]testspec.Fragment
 }
 
 // load returns what a job executes; it asks the database only for what isn't kept.
 func (p *Plans) load(ctx context.Context, a ExecuteArgs) (out plan, err error) {
 	d, known := p.revisions.Get(revisionKey{a.OrgID, a.TestID, a.Revision})
 	v, same := p.variables.Get(environmentKey{a.OrgID, a.EnvironmentID, a.EnvironmentVersion})
-	if known && (same || a.EnvironmentID == uuid.Nil) && !a.HasVariables && !a.HasFragments {
-		return plan{definition: d, environment: v}, nil
+	if known && (same || a.EnvironmentID == uuid.Nil) && !a.HasVariables && !a.HasFragments && !a.HasSecrets && a.ProjectVersion == 0 && a.OrganizationVersion == 0 {
+		return plan{definition: d.Definition, environment: v}, nil
 	}
 	err = p.db.InSystem(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if out.definition, err = p.revision(ctx, tx, a.OrgID, a.TestID, a.Revision); err != nil {
+		r, err := p.revision(ctx, tx, a.OrgID, a.TestID, a.Revision)
+		if err != nil {
 			return err
 		}
+		out.definition = r.Definition
 		if out.environment, err = p.environment(ctx, tx, a.OrgID, a.EnvironmentID, a.EnvironmentVersion); err != nil {
 			return err
 		}
-		if !a.HasVariables && !a.HasFragments {
+		if out.project, out.organization, err = p.shared(ctx, tx, a); err != nil {
+			return err
+		}
+		if !a.HasVariables && !a.HasSecrets && !a.HasFragments {
 			return nil
 		}
 		requested, err := requestOf(ctx, tx, p.store, a.OrgID, a.RunID)
@@ -145,6 +193,12 @@ func (p *Plans) load(ctx context.Context, a ExecuteArgs) (out plan, err error) {
 		}
 		out.variables = requested.Variables
 		out.fragments, err = p.pinned(ctx, tx, a.OrgID, requested.Fragments)
+		if err != nil {
+			return err
+		}
+		if len(requested.Secrets) > 0 && p.secrets != nil {
+			out.secrets, err = p.secrets.Values(ctx, tx, a.OrgID, a.Region, requested.Secrets)
+		}
 		return err
 	})
 	return out, err

@@ -48,6 +48,10 @@ type ExecuteArgs struct {
 	TimeoutMs          int64     `json:"timeoutMs"`
 	HasVariables       bool      `json:"hasVariables,omitempty"` // they stand in run.requested
 	HasFragments       bool      `json:"hasFragments,omitempty"` // their versions stand in run.requested
+	HasSecrets         bool      `json:"hasSecrets,omitempty"`   // which stands there as well
+
+	ProjectVersion      int `json:"projectVersion,omitempty"`
+	OrganizationVersion int `json:"organizationVersion,omitempty"`
 }
 
 // jobKind is the job's name in the queue.

@@ -22,6 +22,7 @@ import (
 	"github.com/testflow/testflow/internal/org"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/secret"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -37,7 +38,8 @@ type Service struct {
 	Store   *eventstore.Store
 	Jobs    Jobs
 	Plans   *Plans
-	Ends    *Ends // nil = WaitFinished looks once and doesn't wait
+	Ends    *Ends           // nil = WaitFinished looks once and doesn't wait
+	Secrets *secret.Service // nil = runs have none
 	NewID   func() uuid.UUID
 	Regions []string // that exist; nil = all names are taken
 	Log     *slog.Logger
@@ -83,10 +85,10 @@ func (s *Service) StartSuite(ctx context.Context, orgID, projectID uuid.UUID, in
 			return fault.New(fault.Conflict, "suite.no_tests", "The project has no tests, or none with one of the tags.")
 		}
 		var requests []request
-		known := map[uuid.UUID]project.Environment{}
+		known := &looked{}
 		for _, head := range heads {
 			more, err := s.requests(ctx, tx, head, StartInput{EnvironmentID: in.EnvironmentID, Variables: in.Variables, Regions: in.Regions},
-				Requested{Trigger: TriggerSuite, SuiteID: suite.ID, RequestedBy: byOf(who)}, known)
+				who, Requested{Trigger: TriggerSuite, SuiteID: suite.ID, RequestedBy: byOf(who)}, known)
 			if err != nil {
 				return err
 			}
@@ -126,7 +128,7 @@ func (s *Service) Rerun(ctx context.Context, orgID, runID uuid.UUID) (r Run, err
 			return err
 		}
 		d.Trigger, d.RerunOf, d.SuiteID, d.RequestedBy = TriggerRerun, runID, uuid.Nil, byOf(who)
-		runs, err := s.begin(ctx, tx, []request{{id: s.NewID(), Requested: d}})
+		runs, err := s.begin(ctx, tx, []request{{id: s.NewID(), who: who, Requested: d}})
 		if err != nil {
 			return err
 		}
@@ -138,25 +140,20 @@ func (s *Service) Rerun(ctx context.Context, orgID, runID uuid.UUID) (r Run, err
 
 // request is a run that is about to be requested.
 type request struct {
-	id uuid.UUID
+	id  uuid.UUID
+	who auth.Principal
 	Requested
 }
 
 // requests makes the runs of one test from a template that says who wants them and why.
-// known holds the environments that were looked up already.
-func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.Test, in StartInput, d Requested, known map[uuid.UUID]project.Environment) ([]request, error) {
+// known holds what was looked up already.
+func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.Test, in StartInput, who auth.Principal, d Requested, known *looked) ([]request, error) {
 	environmentID := head.EnvironmentID
 	if in.EnvironmentID != nil {
 		environmentID = *in.EnvironmentID
 	}
 	if environmentID != uuid.Nil {
-		env, seen := known[environmentID]
-		var err error
-		if !seen {
-			if env, err = project.GetEnvironmentTx(ctx, tx, environmentID); err == nil {
-				known[environmentID] = env
-			}
-		}
+		env, err := known.environment(ctx, tx, environmentID)
 		switch {
 		case fault.KindOf(err) == fault.NotFound || err == nil && env.ProjectID != head.ProjectID:
 			if in.EnvironmentID == nil {
@@ -172,7 +169,13 @@ func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.
 	if err != nil {
 		return nil, err
 	}
-	if d.Fragments, err = apitest.PinTx(ctx, tx, head.ProjectID, definition); err != nil {
+	if d.Fragments, err = apitest.PinTx(ctx, tx, head.ProjectID, definition.Definition); err != nil {
+		return nil, err
+	}
+	if d.ProjectVersion, d.OrganizationVersion, err = known.versions(ctx, tx, head.ProjectID); err != nil {
+		return nil, err
+	}
+	if d.Secrets, err = s.usedSecrets(ctx, tx, definition, d.Fragments, head.ProjectID, environmentID); err != nil {
 		return nil, err
 	}
 	d.TestID, d.TestName, d.Revision, d.ProjectID = head.ID, head.Name, head.Revision, head.ProjectID
@@ -184,7 +187,7 @@ func (s *Service) requests(ctx context.Context, tx postgres.OrgTx, head apitest.
 	out := make([]request, len(regions))
 	for i, region := range regions {
 		d.Region = region
-		out[i] = request{id: s.NewID(), Requested: d}
+		out[i] = request{id: s.NewID(), who: who, Requested: d}
 	}
 	return out, nil
 }
@@ -196,6 +199,9 @@ func (s *Service) begin(ctx context.Context, tx postgres.OrgTx, requests []reque
 	if err := org.RequireActiveTx(ctx, tx, tx.OrgID()); err != nil {
 		return nil, err
 	}
+	if err := s.grantSecrets(ctx, tx, requests); err != nil {
+		return nil, err
+	}
 	events := make([]eventstore.RunEvent, len(requests))
 	jobs := make([]river.InsertManyParams, len(requests))
 	for i, r := range requests {
@@ -205,6 +211,7 @@ func (s *Service) begin(ctx context.Context, tx postgres.OrgTx, requests []reque
 			RunID: r.id, OrgID: tx.OrgID(), ProjectID: r.ProjectID, TestID: r.TestID, Revision: r.Revision,
 			EnvironmentID: r.EnvironmentID, EnvironmentVersion: r.EnvironmentVersion, Region: r.Region,
 			TimeoutMs: int64(r.TimeoutMs), HasVariables: len(r.Variables) > 0, HasFragments: len(r.Fragments) > 0,
+			HasSecrets: len(r.Secrets) > 0, ProjectVersion: r.ProjectVersion, OrganizationVersion: r.OrganizationVersion,
 		}.insert()
 	}
 	stored, err := s.Store.AppendRuns(ctx, tx, events)

@@ -13,7 +13,6 @@ import (
 	"github.com/testflow/testflow/internal/auth"
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/postgres"
-	"github.com/testflow/testflow/internal/project"
 )
 
 const (
@@ -35,7 +34,7 @@ func (s *Service) Start(ctx context.Context, orgID, testID uuid.UUID, in StartIn
 	if err := s.check(in.Variables, in.Regions); err != nil {
 		return nil, err
 	}
-	w := &wish{testID: testID, in: in, template: Requested{Trigger: triggerOf(who, in.Trigger), RequestedBy: byOf(who)}, done: make(chan struct{})}
+	w := &wish{testID: testID, in: in, who: who, template: Requested{Trigger: triggerOf(who, in.Trigger), RequestedBy: byOf(who)}, done: make(chan struct{})}
 	if postgres.InTx(ctx) {
 		if err := s.grant(ctx, orgID, []*wish{w}); err != nil {
 			return nil, err
@@ -57,6 +56,7 @@ func (s *Service) Start(ctx context.Context, orgID, testID uuid.UUID, in StartIn
 type wish struct {
 	testID   uuid.UUID
 	in       StartInput
+	who      auth.Principal
 	template Requested
 	runs     []Run
 	err      error
@@ -141,7 +141,7 @@ func (s *Service) grant(ctx context.Context, orgID uuid.UUID, batch []*wish) err
 		}
 		var requests []request
 		counts := make([]int, len(batch))
-		known := map[uuid.UUID]project.Environment{}
+		known := &looked{}
 		for i, w := range batch {
 			more, err := s.wanted(ctx, tx, heads, w, known)
 			if err != nil {
@@ -165,13 +165,13 @@ func (s *Service) grant(ctx context.Context, orgID uuid.UUID, batch []*wish) err
 }
 
 // wanted returns the runs of one wish, or notes why there are none.
-func (s *Service) wanted(ctx context.Context, tx postgres.OrgTx, heads map[uuid.UUID]apitest.Test, w *wish, known map[uuid.UUID]project.Environment) ([]request, error) {
+func (s *Service) wanted(ctx context.Context, tx postgres.OrgTx, heads map[uuid.UUID]apitest.Test, w *wish, known *looked) ([]request, error) {
 	head, ok := heads[w.testID]
 	if !ok {
 		w.err = apitest.NoSuchTest()
 		return nil, nil
 	}
-	requests, err := s.requests(ctx, tx, head, w.in, w.template, known)
+	requests, err := s.requests(ctx, tx, head, w.in, w.who, w.template, known)
 	if err != nil && fault.KindOf(err) != fault.Internal {
 		w.err = err
 		return nil, nil

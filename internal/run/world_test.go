@@ -28,6 +28,8 @@ import (
 	"github.com/testflow/testflow/internal/postgres/pgtest"
 	"github.com/testflow/testflow/internal/project"
 	"github.com/testflow/testflow/internal/run"
+	"github.com/testflow/testflow/internal/secret"
+	"github.com/testflow/testflow/internal/vault"
 )
 
 var openDB func(ctx context.Context, url, prefix string) (*postgres.DB, error)
@@ -64,9 +66,9 @@ func newWorld(t testing.TB) *world {
 		t.Cleanup(db.Close)
 	}
 	var types []eventstore.Type
-	types = append(append(append(types, project.Types()...), apitest.Types()...), run.Types()...)
+	types = append(append(append(append(types, project.Types()...), secret.Types()...), apitest.Types()...), run.Types()...)
 	store := eventstore.New(eventstore.Config{
-		DB: db, Types: types, Inline: []eventstore.ReadModel{project.ReadModel(), apitest.ReadModel(), run.ReadModel()}, Now: time.Now, NewID: newID,
+		DB: db, Types: types, Inline: []eventstore.ReadModel{project.ReadModel(), secret.ReadModel(), apitest.ReadModel(), run.ReadModel()}, Now: time.Now, NewID: newID,
 	})
 	require.NoError(t, store.Sync(t.Context()))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -80,7 +82,7 @@ func newWorld(t testing.TB) *world {
 	log := slog.New(slog.DiscardHandler)
 	insert, err := run.NewInsertClient(db, log)
 	require.NoError(t, err)
-	plans, err := run.NewPlans(db, store)
+	plans, err := run.NewPlans(db, store, secret.NewOpener(regionKeys(t)))
 	require.NoError(t, err)
 	ends, forget := run.NewEnds(feed)
 	t.Cleanup(forget)
@@ -260,4 +262,12 @@ func kind(err error) fault.Kind {
 		return ""
 	}
 	return fault.KindOf(err)
+}
+
+// regionKeys are those of one master key.
+func regionKeys(t testing.TB) func(string) (*vault.Ring, error) {
+	t.Helper()
+	master, err := vault.NewMaster(vault.GenerateMasterKey())
+	require.NoError(t, err)
+	return master.Region
 }

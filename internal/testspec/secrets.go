@@ -22,9 +22,9 @@ func WithSecrets(names ...string) Option {
 // WithAnySecret makes Validate accept a reference to a secret of any name; that there is one is then seen at run time.
 func WithAnySecret() Option { return func(v *validator) { v.anySecret = true } }
 
-// SecretNames returns the names of the secrets that s refers to anywhere, sorted, without the scope.
-func SecretNames(s Spec) []string {
-	raw, err := json.Marshal(s)
+// SecretNames returns the names of the secrets that a Spec, or a Fragment, refers to anywhere, sorted, without the scope.
+func SecretNames(v any) []string {
+	raw, err := json.Marshal(v)
 	if err != nil || !strings.Contains(string(raw), SecretScope) {
 		return nil
 	}

@@ -41,6 +41,7 @@ var (
 type Master struct {
 	keys  map[string]Key
 	first Key
+	raws  [][]byte // as keys, in the order of the list
 }
 
 // NewMaster returns a Master for a comma-separated list of keys, each 32 bytes in standard base64. The first wraps, all
@@ -60,6 +61,7 @@ func NewMaster(keys string) (*Master, error) {
 			return nil, fmt.Errorf("master key %d of the list stands there twice", i+1)
 		}
 		m.keys[k.id] = k
+		m.raws = append(m.raws, raw)
 		if i == 0 {
 			m.first = k
 		}

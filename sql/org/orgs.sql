@@ -25,3 +25,10 @@ INSERT INTO org_keys (org_id, wrapped_key) VALUES (@org_id, @wrapped_key) ON CON
 
 -- name: GetOrgKey :one
 SELECT wrapped_key FROM org_keys WHERE org_id = @org_id;
+
+-- name: ChangeVariables :exec
+UPDATE orgs SET variables = (variables - @removed::text[]) || @changed::jsonb, variables_version = @version, version = @version, updated_at = @updated_at
+WHERE org_id = @org_id;
+
+-- name: GetVariablesVersion :one
+SELECT variables_version FROM orgs WHERE org_id = @org_id;

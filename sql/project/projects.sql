@@ -68,3 +68,7 @@ ORDER BY environment_id DESC LIMIT @max_rows;
 
 -- name: CountEnvironments :one
 SELECT count(*) FROM environments WHERE org_id = @org_id AND project_id = @project_id;
+
+-- name: ChangeProjectVariables :exec
+UPDATE projects SET variables = (variables - @removed::text[]) || @changed::jsonb, variables_version = @version
+WHERE org_id = @org_id AND project_id = @project_id;

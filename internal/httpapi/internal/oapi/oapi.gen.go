@@ -479,6 +479,48 @@ func (e RunTrigger) Valid() bool {
 	}
 }
 
+// Defines values for SecretScope.
+const (
+	SecretScopeEnvironment  SecretScope = "environment"
+	SecretScopeOrganization SecretScope = "organization"
+	SecretScopeProject      SecretScope = "project"
+)
+
+// Valid indicates whether the value is a known member of the SecretScope enum.
+func (e SecretScope) Valid() bool {
+	switch e {
+	case SecretScopeEnvironment:
+		return true
+	case SecretScopeOrganization:
+		return true
+	case SecretScopeProject:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SecretEditorKind.
+const (
+	SecretEditorKindApiKey SecretEditorKind = "apiKey"
+	SecretEditorKindSystem SecretEditorKind = "system"
+	SecretEditorKindUser   SecretEditorKind = "user"
+)
+
+// Valid indicates whether the value is a known member of the SecretEditorKind enum.
+func (e SecretEditorKind) Valid() bool {
+	switch e {
+	case SecretEditorKindApiKey:
+		return true
+	case SecretEditorKindSystem:
+		return true
+	case SecretEditorKindUser:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SignInTokenType.
 const (
 	SignInTokenTypeBearer SignInTokenType = "Bearer"
@@ -1300,7 +1342,7 @@ type EnvironmentUpdate struct {
 	Name        *string `json:"name,omitempty"`
 
 	// Variables Sets the named variables and removes those that are null; the others stay.
-	Variables *map[string]*string `json:"variables,omitempty"`
+	Variables *VariableChanges `json:"variables,omitempty"`
 }
 
 // Event defines model for Event.
@@ -1685,7 +1727,10 @@ type Organization struct {
 
 	// UpdatedAt RFC 3339 in UTC with milliseconds.
 	UpdatedAt Timestamp `json:"updatedAt"`
-	Version   int       `json:"version"`
+
+	// Variables Of all tests of the organization; lists leave them out.
+	Variables *Variables `json:"variables,omitempty"`
+	Version   int        `json:"version"`
 }
 
 // OrganizationCreate defines model for OrganizationCreate.
@@ -1715,7 +1760,10 @@ type OrganizationTransferRole string
 
 // OrganizationUpdate defines model for OrganizationUpdate.
 type OrganizationUpdate struct {
-	Name string `json:"name"`
+	Name *string `json:"name,omitempty"`
+
+	// Variables Sets the named variables and removes those that are null; the others stay.
+	Variables *VariableChanges `json:"variables,omitempty"`
 }
 
 // PartFile Exactly one of `text` and `base64`.
@@ -1809,6 +1857,9 @@ type Project struct {
 
 	// UpdatedAt RFC 3339 in UTC with milliseconds.
 	UpdatedAt Timestamp `json:"updatedAt"`
+
+	// Variables Values by name. A name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.
+	Variables Variables `json:"variables"`
 	Version   int       `json:"version"`
 }
 
@@ -1830,6 +1881,9 @@ type ProjectList struct {
 type ProjectUpdate struct {
 	Description *string `json:"description,omitempty"`
 	Name        *string `json:"name,omitempty"`
+
+	// Variables Sets the named variables and removes those that are null; the others stay.
+	Variables *VariableChanges `json:"variables,omitempty"`
 }
 
 // Quantifier Judges each member of a list: how many of them must hold.
@@ -2090,6 +2144,52 @@ type SealingKey struct {
 
 	// Statement Signed by this key and by the one before it.
 	Statement string `json:"statement"`
+}
+
+// Secret What everybody may know of a secret. Its value is in no answer.
+type Secret struct {
+	// CreatedAt RFC 3339 in UTC with milliseconds.
+	CreatedAt     Timestamp           `json:"createdAt"`
+	Description   string              `json:"description"`
+	EnvironmentId *openapi_types.UUID `json:"environmentId,omitempty"`
+	Id            openapi_types.UUID  `json:"id"`
+	Name          string              `json:"name"`
+	ProjectId     *openapi_types.UUID `json:"projectId,omitempty"`
+	Scope         SecretScope         `json:"scope"`
+
+	// UpdatedAt RFC 3339 in UTC with milliseconds.
+	UpdatedAt Timestamp    `json:"updatedAt"`
+	UpdatedBy SecretEditor `json:"updatedBy"`
+
+	// Version Of the value, from 1.
+	Version int `json:"version"`
+}
+
+// SecretScope defines model for Secret.Scope.
+type SecretScope string
+
+// SecretEditor defines model for SecretEditor.
+type SecretEditor struct {
+	Id   *openapi_types.UUID `json:"id,omitempty"`
+	Kind SecretEditorKind    `json:"kind"`
+}
+
+// SecretEditorKind defines model for SecretEditor.Kind.
+type SecretEditorKind string
+
+// SecretList defines model for SecretList.
+type SecretList struct {
+	Items      []Secret `json:"items"`
+	NextCursor *string  `json:"nextCursor,omitempty"`
+}
+
+// SecretSet defines model for SecretSet.
+type SecretSet struct {
+	// Description What it is for. Left out it stays.
+	Description *string `json:"description,omitempty"`
+
+	// Value At least 4 bytes, at most 64 KiB; a shorter one could not be masked.
+	Value *string `json:"value,omitempty"`
 }
 
 // Seed Makes generated values such as `{{$uuid}}` the same in every run, times aside; without it each attempt has its own.
@@ -2622,6 +2722,9 @@ type Validation struct {
 	Valid  bool         `json:"valid"`
 }
 
+// VariableChanges Sets the named variables and removes those that are null; the others stay.
+type VariableChanges map[string]*string
+
 // Variables Values by name. A name has letters, digits, _ and -, starts with a letter or _ and has at most 64 characters.
 type Variables map[string]string
 
@@ -3106,6 +3209,33 @@ type ListMembersParams struct {
 	XMinPosition *MinPositionHeader `json:"X-Min-Position,omitempty"`
 }
 
+// ListOrganizationSecretsParams defines parameters for ListOrganizationSecrets.
+type ListOrganizationSecretsParams struct {
+	// Limit How many at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `nextCursor` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// MinPosition An `X-Event-Position`; the answer holds at least that write.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// XMinPosition As `minPosition`.
+	XMinPosition *MinPositionHeader `json:"X-Min-Position,omitempty"`
+}
+
+// RemoveOrganizationSecretParams defines parameters for RemoveOrganizationSecret.
+type RemoveOrganizationSecretParams struct {
+	// IfMatch The `ETag` that you read, or `*`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// SetOrganizationSecretParams defines parameters for SetOrganizationSecret.
+type SetOrganizationSecretParams struct {
+	// IfMatch The `ETag` that you read, or `*`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // ExplainPermissionParams defines parameters for ExplainPermission.
 type ExplainPermissionParams struct {
 	// Permission A permission, such as `test.write`; this or an operation.
@@ -3243,6 +3373,42 @@ type UpdateEnvironmentParams struct {
 	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
 }
 
+// ListEnvironmentSecretsParams defines parameters for ListEnvironmentSecrets.
+type ListEnvironmentSecretsParams struct {
+	// Limit How many at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `nextCursor` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// MinPosition An `X-Event-Position`; the answer holds at least that write.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// XMinPosition As `minPosition`.
+	XMinPosition *MinPositionHeader `json:"X-Min-Position,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// RemoveEnvironmentSecretParams defines parameters for RemoveEnvironmentSecret.
+type RemoveEnvironmentSecretParams struct {
+	// IfMatch The `ETag` that you read, or `*`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// SetEnvironmentSecretParams defines parameters for SetEnvironmentSecret.
+type SetEnvironmentSecretParams struct {
+	// IfMatch The `ETag` that you read, or `*`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
 // ExecuteProjectParams defines parameters for ExecuteProject.
 type ExecuteProjectParams struct {
 	// IdempotencyKey Of your making, 1 to 255 visible characters; a UUID is good.
@@ -3317,6 +3483,42 @@ type UpdateFragmentParams struct {
 
 // ReplaceFragmentParams defines parameters for ReplaceFragment.
 type ReplaceFragmentParams struct {
+	// IfMatch The `ETag` that you read, or `*`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// ListProjectSecretsParams defines parameters for ListProjectSecrets.
+type ListProjectSecretsParams struct {
+	// Limit How many at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `nextCursor` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// MinPosition An `X-Event-Position`; the answer holds at least that write.
+	MinPosition *MinPosition `form:"minPosition,omitempty" json:"minPosition,omitempty"`
+
+	// XMinPosition As `minPosition`.
+	XMinPosition *MinPositionHeader `json:"X-Min-Position,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// RemoveProjectSecretParams defines parameters for RemoveProjectSecret.
+type RemoveProjectSecretParams struct {
+	// IfMatch The `ETag` that you read, or `*`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// SetProjectSecretParams defines parameters for SetProjectSecret.
+type SetProjectSecretParams struct {
 	// IfMatch The `ETag` that you read, or `*`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 
@@ -3627,6 +3829,9 @@ type CreateInvitationJSONRequestBody = InvitationCreate
 // UpdateMemberJSONRequestBody defines body for UpdateMember for application/json ContentType.
 type UpdateMemberJSONRequestBody = MemberUpdate
 
+// SetOrganizationSecretJSONRequestBody defines body for SetOrganizationSecret for application/json ContentType.
+type SetOrganizationSecretJSONRequestBody = SecretSet
+
 // TransferOrganizationJSONRequestBody defines body for TransferOrganization for application/json ContentType.
 type TransferOrganizationJSONRequestBody = OrganizationTransfer
 
@@ -3642,6 +3847,9 @@ type CreateEnvironmentJSONRequestBody = EnvironmentCreate
 // UpdateEnvironmentJSONRequestBody defines body for UpdateEnvironment for application/json ContentType.
 type UpdateEnvironmentJSONRequestBody = EnvironmentUpdate
 
+// SetEnvironmentSecretJSONRequestBody defines body for SetEnvironmentSecret for application/json ContentType.
+type SetEnvironmentSecretJSONRequestBody = SecretSet
+
 // ExecuteProjectJSONRequestBody defines body for ExecuteProject for application/json ContentType.
 type ExecuteProjectJSONRequestBody = ExecuteProjectRequest
 
@@ -3653,6 +3861,9 @@ type UpdateFragmentJSONRequestBody = FragmentUpdate
 
 // ReplaceFragmentJSONRequestBody defines body for ReplaceFragment for application/json ContentType.
 type ReplaceFragmentJSONRequestBody = FragmentCreate
+
+// SetProjectSecretJSONRequestBody defines body for SetProjectSecret for application/json ContentType.
+type SetProjectSecretJSONRequestBody = SecretSet
 
 // CreateTestJSONRequestBody defines body for CreateTest for application/json ContentType.
 type CreateTestJSONRequestBody = TestCreate
@@ -3968,7 +4179,7 @@ type ServerInterface interface {
 	// GetOrganization One organization
 	// (GET /api/organizations/{id})
 	GetOrganization(ctx echo.Context, id Id, params GetOrganizationParams) error
-	// UpdateOrganization Rename an organization
+	// UpdateOrganization Change an organization
 	// (PATCH /api/organizations/{id})
 	UpdateOrganization(ctx echo.Context, id Id, params UpdateOrganizationParams) error
 	// ListInvitations Who was invited and has not answered
@@ -3995,6 +4206,15 @@ type ServerInterface interface {
 	// RestoreOrganization Keep an organization that was going to be deleted
 	// (POST /api/organizations/{id}/restore)
 	RestoreOrganization(ctx echo.Context, id Id) error
+	// ListOrganizationSecrets The secrets of the organization, without their values
+	// (GET /api/organizations/{id}/secrets)
+	ListOrganizationSecrets(ctx echo.Context, id Id, params ListOrganizationSecretsParams) error
+	// RemoveOrganizationSecret Remove a secret of the organization, with all its versions
+	// (DELETE /api/organizations/{id}/secrets/{name})
+	RemoveOrganizationSecret(ctx echo.Context, id Id, name string, params RemoveOrganizationSecretParams) error
+	// SetOrganizationSecret Set a secret of the organization
+	// (PUT /api/organizations/{id}/secrets/{name})
+	SetOrganizationSecret(ctx echo.Context, id Id, name string, params SetOrganizationSecretParams) error
 	// TransferOrganization Hand an organization over
 	// (POST /api/organizations/{id}/transfer)
 	TransferOrganization(ctx echo.Context, id Id) error
@@ -4031,6 +4251,15 @@ type ServerInterface interface {
 	// UpdateEnvironment Change an environment
 	// (PATCH /api/projects/{id}/environments/{environmentId})
 	UpdateEnvironment(ctx echo.Context, id Id, environmentId openapi_types.UUID, params UpdateEnvironmentParams) error
+	// ListEnvironmentSecrets The secrets of an environment, without their values
+	// (GET /api/projects/{id}/environments/{environmentId}/secrets)
+	ListEnvironmentSecrets(ctx echo.Context, id Id, environmentId openapi_types.UUID, params ListEnvironmentSecretsParams) error
+	// RemoveEnvironmentSecret Remove a secret of an environment, with all its versions
+	// (DELETE /api/projects/{id}/environments/{environmentId}/secrets/{name})
+	RemoveEnvironmentSecret(ctx echo.Context, id Id, environmentId openapi_types.UUID, name string, params RemoveEnvironmentSecretParams) error
+	// SetEnvironmentSecret Set a secret of an environment
+	// (PUT /api/projects/{id}/environments/{environmentId}/secrets/{name})
+	SetEnvironmentSecret(ctx echo.Context, id Id, environmentId openapi_types.UUID, name string, params SetEnvironmentSecretParams) error
 	// ExecuteProject Execute the tests of a project
 	// (POST /api/projects/{id}/execute)
 	ExecuteProject(ctx echo.Context, id Id, params ExecuteProjectParams) error
@@ -4052,6 +4281,15 @@ type ServerInterface interface {
 	// ReplaceFragment Replace a fragment
 	// (PUT /api/projects/{id}/fragments/{fragmentId})
 	ReplaceFragment(ctx echo.Context, id Id, fragmentId openapi_types.UUID, params ReplaceFragmentParams) error
+	// ListProjectSecrets The secrets of a project, without their values
+	// (GET /api/projects/{id}/secrets)
+	ListProjectSecrets(ctx echo.Context, id Id, params ListProjectSecretsParams) error
+	// RemoveProjectSecret Remove a secret of a project, with all its versions
+	// (DELETE /api/projects/{id}/secrets/{name})
+	RemoveProjectSecret(ctx echo.Context, id Id, name string, params RemoveProjectSecretParams) error
+	// SetProjectSecret Set a secret of a project
+	// (PUT /api/projects/{id}/secrets/{name})
+	SetProjectSecret(ctx echo.Context, id Id, name string, params SetProjectSecretParams) error
 	// ListRuns Runs
 	// (GET /api/runs)
 	ListRuns(ctx echo.Context, params ListRunsParams) error
@@ -5912,6 +6150,150 @@ func (w *ServerInterfaceWrapper) RestoreOrganization(ctx echo.Context) error {
 	return err
 }
 
+// ListOrganizationSecrets converts echo context to params.
+func (w *ServerInterfaceWrapper) ListOrganizationSecrets(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListOrganizationSecretsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Min-Position" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Min-Position")]; found {
+		var XMinPosition MinPositionHeader
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Min-Position, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Min-Position", valueList[0], &XMinPosition, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Min-Position: %s", err))
+		}
+
+		params.XMinPosition = &XMinPosition
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListOrganizationSecrets(ctx, id, params)
+	return err
+}
+
+// RemoveOrganizationSecret converts echo context to params.
+func (w *ServerInterfaceWrapper) RemoveOrganizationSecret(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveOrganizationSecretParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RemoveOrganizationSecret(ctx, id, name, params)
+	return err
+}
+
+// SetOrganizationSecret converts echo context to params.
+func (w *ServerInterfaceWrapper) SetOrganizationSecret(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetOrganizationSecretParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetOrganizationSecret(ctx, id, name, params)
+	return err
+}
+
 // TransferOrganization converts echo context to params.
 func (w *ServerInterfaceWrapper) TransferOrganization(ctx echo.Context) error {
 	var err error
@@ -6593,6 +6975,219 @@ func (w *ServerInterfaceWrapper) UpdateEnvironment(ctx echo.Context) error {
 	return err
 }
 
+// ListEnvironmentSecrets converts echo context to params.
+func (w *ServerInterfaceWrapper) ListEnvironmentSecrets(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "environmentId" -------------
+	var environmentId openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "environmentId", ctx.Param("environmentId"), &environmentId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter environmentId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListEnvironmentSecretsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Min-Position" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Min-Position")]; found {
+		var XMinPosition MinPositionHeader
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Min-Position, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Min-Position", valueList[0], &XMinPosition, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Min-Position: %s", err))
+		}
+
+		params.XMinPosition = &XMinPosition
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListEnvironmentSecrets(ctx, id, environmentId, params)
+	return err
+}
+
+// RemoveEnvironmentSecret converts echo context to params.
+func (w *ServerInterfaceWrapper) RemoveEnvironmentSecret(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "environmentId" -------------
+	var environmentId openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "environmentId", ctx.Param("environmentId"), &environmentId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter environmentId: %s", err))
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveEnvironmentSecretParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RemoveEnvironmentSecret(ctx, id, environmentId, name, params)
+	return err
+}
+
+// SetEnvironmentSecret converts echo context to params.
+func (w *ServerInterfaceWrapper) SetEnvironmentSecret(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "environmentId" -------------
+	var environmentId openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "environmentId", ctx.Param("environmentId"), &environmentId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter environmentId: %s", err))
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetEnvironmentSecretParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetEnvironmentSecret(ctx, id, environmentId, name, params)
+	return err
+}
+
 // ExecuteProject converts echo context to params.
 func (w *ServerInterfaceWrapper) ExecuteProject(ctx echo.Context) error {
 	var err error
@@ -7035,6 +7630,195 @@ func (w *ServerInterfaceWrapper) ReplaceFragment(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ReplaceFragment(ctx, id, fragmentId, params)
+	return err
+}
+
+// ListProjectSecrets converts echo context to params.
+func (w *ServerInterfaceWrapper) ListProjectSecrets(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListProjectSecretsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "minPosition" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "minPosition", ctx.QueryParams(), &params.MinPosition, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter minPosition: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Min-Position" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Min-Position")]; found {
+		var XMinPosition MinPositionHeader
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Min-Position, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Min-Position", valueList[0], &XMinPosition, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Min-Position: %s", err))
+		}
+
+		params.XMinPosition = &XMinPosition
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListProjectSecrets(ctx, id, params)
+	return err
+}
+
+// RemoveProjectSecret converts echo context to params.
+func (w *ServerInterfaceWrapper) RemoveProjectSecret(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveProjectSecretParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RemoveProjectSecret(ctx, id, name, params)
+	return err
+}
+
+// SetProjectSecret converts echo context to params.
+func (w *ServerInterfaceWrapper) SetProjectSecret(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetProjectSecretParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetProjectSecret(ctx, id, name, params)
 	return err
 }
 
@@ -8234,6 +9018,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/api/organizations/:id/members/:userId", wrapper.RemoveMember, options.OperationMiddlewares["removeMember"]...)
 	router.PATCH(options.BaseURL+"/api/organizations/:id/members/:userId", wrapper.UpdateMember, options.OperationMiddlewares["updateMember"]...)
 	router.POST(options.BaseURL+"/api/organizations/:id/restore", wrapper.RestoreOrganization, options.OperationMiddlewares["restoreOrganization"]...)
+	router.GET(options.BaseURL+"/api/organizations/:id/secrets", wrapper.ListOrganizationSecrets, options.OperationMiddlewares["listOrganizationSecrets"]...)
+	router.DELETE(options.BaseURL+"/api/organizations/:id/secrets/:name", wrapper.RemoveOrganizationSecret, options.OperationMiddlewares["removeOrganizationSecret"]...)
+	router.PUT(options.BaseURL+"/api/organizations/:id/secrets/:name", wrapper.SetOrganizationSecret, options.OperationMiddlewares["setOrganizationSecret"]...)
 	router.POST(options.BaseURL+"/api/organizations/:id/transfer", wrapper.TransferOrganization, options.OperationMiddlewares["transferOrganization"]...)
 	router.GET(options.BaseURL+"/api/permissions/explain", wrapper.ExplainPermission, options.OperationMiddlewares["explainPermission"]...)
 	router.GET(options.BaseURL+"/api/projects", wrapper.ListProjects, options.OperationMiddlewares["listProjects"]...)
@@ -8246,6 +9033,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/api/projects/:id/environments/:environmentId", wrapper.DeleteEnvironment, options.OperationMiddlewares["deleteEnvironment"]...)
 	router.GET(options.BaseURL+"/api/projects/:id/environments/:environmentId", wrapper.GetEnvironment, options.OperationMiddlewares["getEnvironment"]...)
 	router.PATCH(options.BaseURL+"/api/projects/:id/environments/:environmentId", wrapper.UpdateEnvironment, options.OperationMiddlewares["updateEnvironment"]...)
+	router.GET(options.BaseURL+"/api/projects/:id/environments/:environmentId/secrets", wrapper.ListEnvironmentSecrets, options.OperationMiddlewares["listEnvironmentSecrets"]...)
+	router.DELETE(options.BaseURL+"/api/projects/:id/environments/:environmentId/secrets/:name", wrapper.RemoveEnvironmentSecret, options.OperationMiddlewares["removeEnvironmentSecret"]...)
+	router.PUT(options.BaseURL+"/api/projects/:id/environments/:environmentId/secrets/:name", wrapper.SetEnvironmentSecret, options.OperationMiddlewares["setEnvironmentSecret"]...)
 	router.POST(options.BaseURL+"/api/projects/:id/execute", wrapper.ExecuteProject, options.OperationMiddlewares["executeProject"]...)
 	router.GET(options.BaseURL+"/api/projects/:id/fragments", wrapper.ListFragments, options.OperationMiddlewares["listFragments"]...)
 	router.POST(options.BaseURL+"/api/projects/:id/fragments", wrapper.CreateFragment, options.OperationMiddlewares["createFragment"]...)
@@ -8253,6 +9043,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/api/projects/:id/fragments/:fragmentId", wrapper.GetFragment, options.OperationMiddlewares["getFragment"]...)
 	router.PATCH(options.BaseURL+"/api/projects/:id/fragments/:fragmentId", wrapper.UpdateFragment, options.OperationMiddlewares["updateFragment"]...)
 	router.PUT(options.BaseURL+"/api/projects/:id/fragments/:fragmentId", wrapper.ReplaceFragment, options.OperationMiddlewares["replaceFragment"]...)
+	router.GET(options.BaseURL+"/api/projects/:id/secrets", wrapper.ListProjectSecrets, options.OperationMiddlewares["listProjectSecrets"]...)
+	router.DELETE(options.BaseURL+"/api/projects/:id/secrets/:name", wrapper.RemoveProjectSecret, options.OperationMiddlewares["removeProjectSecret"]...)
+	router.PUT(options.BaseURL+"/api/projects/:id/secrets/:name", wrapper.SetProjectSecret, options.OperationMiddlewares["setProjectSecret"]...)
 	router.GET(options.BaseURL+"/api/runs", wrapper.ListRuns, options.OperationMiddlewares["listRuns"]...)
 	router.GET(options.BaseURL+"/api/runs/:id", wrapper.GetRun, options.OperationMiddlewares["getRun"]...)
 	router.POST(options.BaseURL+"/api/runs/:id/cancel", wrapper.CancelRun, options.OperationMiddlewares["cancelRun"]...)
@@ -9657,6 +10450,96 @@ func (response RestoreOrganization200JSONResponse) VisitRestoreOrganizationRespo
 	return err
 }
 
+type ListOrganizationSecretsRequestObject struct {
+	Id     Id `json:"id"`
+	Params ListOrganizationSecretsParams
+}
+
+type ListOrganizationSecretsResponseObject interface {
+	VisitListOrganizationSecretsResponse(w http.ResponseWriter) error
+}
+
+type ListOrganizationSecrets200ResponseHeaders struct {
+	Link *string
+}
+
+type ListOrganizationSecrets200JSONResponse struct {
+	Body    SecretList
+	Headers ListOrganizationSecrets200ResponseHeaders
+}
+
+func (response ListOrganizationSecrets200JSONResponse) VisitListOrganizationSecretsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveOrganizationSecretRequestObject struct {
+	Id     Id     `json:"id"`
+	Name   string `json:"name"`
+	Params RemoveOrganizationSecretParams
+}
+
+type RemoveOrganizationSecretResponseObject interface {
+	VisitRemoveOrganizationSecretResponse(w http.ResponseWriter) error
+}
+
+type RemoveOrganizationSecret204Response = DeletedResponse
+
+func (response RemoveOrganizationSecret204Response) VisitRemoveOrganizationSecretResponse(w http.ResponseWriter) error {
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(204)
+	return nil
+}
+
+type SetOrganizationSecretRequestObject struct {
+	Id     Id     `json:"id"`
+	Name   string `json:"name"`
+	Params SetOrganizationSecretParams
+	Body   *SetOrganizationSecretJSONRequestBody
+}
+
+type SetOrganizationSecretResponseObject interface {
+	VisitSetOrganizationSecretResponse(w http.ResponseWriter) error
+}
+
+type SetOrganizationSecret200ResponseHeaders struct {
+	ETag           string
+	XEventPosition *int64
+}
+
+type SetOrganizationSecret200JSONResponse struct {
+	Body    Secret
+	Headers SetOrganizationSecret200ResponseHeaders
+}
+
+func (response SetOrganizationSecret200JSONResponse) VisitSetOrganizationSecretResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type TransferOrganizationRequestObject struct {
 	Id   Id `json:"id"`
 	Body *TransferOrganizationJSONRequestBody
@@ -10045,6 +10928,99 @@ func (response UpdateEnvironment200JSONResponse) VisitUpdateEnvironmentResponse(
 	return err
 }
 
+type ListEnvironmentSecretsRequestObject struct {
+	Id            Id                 `json:"id"`
+	EnvironmentId openapi_types.UUID `json:"environmentId"`
+	Params        ListEnvironmentSecretsParams
+}
+
+type ListEnvironmentSecretsResponseObject interface {
+	VisitListEnvironmentSecretsResponse(w http.ResponseWriter) error
+}
+
+type ListEnvironmentSecrets200ResponseHeaders struct {
+	Link *string
+}
+
+type ListEnvironmentSecrets200JSONResponse struct {
+	Body    SecretList
+	Headers ListEnvironmentSecrets200ResponseHeaders
+}
+
+func (response ListEnvironmentSecrets200JSONResponse) VisitListEnvironmentSecretsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveEnvironmentSecretRequestObject struct {
+	Id            Id                 `json:"id"`
+	EnvironmentId openapi_types.UUID `json:"environmentId"`
+	Name          string             `json:"name"`
+	Params        RemoveEnvironmentSecretParams
+}
+
+type RemoveEnvironmentSecretResponseObject interface {
+	VisitRemoveEnvironmentSecretResponse(w http.ResponseWriter) error
+}
+
+type RemoveEnvironmentSecret204Response = DeletedResponse
+
+func (response RemoveEnvironmentSecret204Response) VisitRemoveEnvironmentSecretResponse(w http.ResponseWriter) error {
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(204)
+	return nil
+}
+
+type SetEnvironmentSecretRequestObject struct {
+	Id            Id                 `json:"id"`
+	EnvironmentId openapi_types.UUID `json:"environmentId"`
+	Name          string             `json:"name"`
+	Params        SetEnvironmentSecretParams
+	Body          *SetEnvironmentSecretJSONRequestBody
+}
+
+type SetEnvironmentSecretResponseObject interface {
+	VisitSetEnvironmentSecretResponse(w http.ResponseWriter) error
+}
+
+type SetEnvironmentSecret200ResponseHeaders struct {
+	ETag           string
+	XEventPosition *int64
+}
+
+type SetEnvironmentSecret200JSONResponse struct {
+	Body    Secret
+	Headers SetEnvironmentSecret200ResponseHeaders
+}
+
+func (response SetEnvironmentSecret200JSONResponse) VisitSetEnvironmentSecretResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ExecuteProjectRequestObject struct {
 	Id     Id `json:"id"`
 	Params ExecuteProjectParams
@@ -10303,6 +11279,96 @@ type ReplaceFragment200JSONResponse struct {
 }
 
 func (response ReplaceFragment200JSONResponse) VisitReplaceFragmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListProjectSecretsRequestObject struct {
+	Id     Id `json:"id"`
+	Params ListProjectSecretsParams
+}
+
+type ListProjectSecretsResponseObject interface {
+	VisitListProjectSecretsResponse(w http.ResponseWriter) error
+}
+
+type ListProjectSecrets200ResponseHeaders struct {
+	Link *string
+}
+
+type ListProjectSecrets200JSONResponse struct {
+	Body    SecretList
+	Headers ListProjectSecrets200ResponseHeaders
+}
+
+func (response ListProjectSecrets200JSONResponse) VisitListProjectSecretsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveProjectSecretRequestObject struct {
+	Id     Id     `json:"id"`
+	Name   string `json:"name"`
+	Params RemoveProjectSecretParams
+}
+
+type RemoveProjectSecretResponseObject interface {
+	VisitRemoveProjectSecretResponse(w http.ResponseWriter) error
+}
+
+type RemoveProjectSecret204Response = DeletedResponse
+
+func (response RemoveProjectSecret204Response) VisitRemoveProjectSecretResponse(w http.ResponseWriter) error {
+	if response.Headers.XEventPosition != nil {
+		w.Header().Set("X-Event-Position", fmt.Sprint(*response.Headers.XEventPosition))
+	}
+	w.WriteHeader(204)
+	return nil
+}
+
+type SetProjectSecretRequestObject struct {
+	Id     Id     `json:"id"`
+	Name   string `json:"name"`
+	Params SetProjectSecretParams
+	Body   *SetProjectSecretJSONRequestBody
+}
+
+type SetProjectSecretResponseObject interface {
+	VisitSetProjectSecretResponse(w http.ResponseWriter) error
+}
+
+type SetProjectSecret200ResponseHeaders struct {
+	ETag           string
+	XEventPosition *int64
+}
+
+type SetProjectSecret200JSONResponse struct {
+	Body    Secret
+	Headers SetProjectSecret200ResponseHeaders
+}
+
+func (response SetProjectSecret200JSONResponse) VisitSetProjectSecretResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -11028,7 +12094,7 @@ type StrictServerInterface interface {
 	// GetOrganization One organization
 	// (GET /api/organizations/{id})
 	GetOrganization(ctx context.Context, request GetOrganizationRequestObject) (GetOrganizationResponseObject, error)
-	// UpdateOrganization Rename an organization
+	// UpdateOrganization Change an organization
 	// (PATCH /api/organizations/{id})
 	UpdateOrganization(ctx context.Context, request UpdateOrganizationRequestObject) (UpdateOrganizationResponseObject, error)
 	// ListInvitations Who was invited and has not answered
@@ -11055,6 +12121,15 @@ type StrictServerInterface interface {
 	// RestoreOrganization Keep an organization that was going to be deleted
 	// (POST /api/organizations/{id}/restore)
 	RestoreOrganization(ctx context.Context, request RestoreOrganizationRequestObject) (RestoreOrganizationResponseObject, error)
+	// ListOrganizationSecrets The secrets of the organization, without their values
+	// (GET /api/organizations/{id}/secrets)
+	ListOrganizationSecrets(ctx context.Context, request ListOrganizationSecretsRequestObject) (ListOrganizationSecretsResponseObject, error)
+	// RemoveOrganizationSecret Remove a secret of the organization, with all its versions
+	// (DELETE /api/organizations/{id}/secrets/{name})
+	RemoveOrganizationSecret(ctx context.Context, request RemoveOrganizationSecretRequestObject) (RemoveOrganizationSecretResponseObject, error)
+	// SetOrganizationSecret Set a secret of the organization
+	// (PUT /api/organizations/{id}/secrets/{name})
+	SetOrganizationSecret(ctx context.Context, request SetOrganizationSecretRequestObject) (SetOrganizationSecretResponseObject, error)
 	// TransferOrganization Hand an organization over
 	// (POST /api/organizations/{id}/transfer)
 	TransferOrganization(ctx context.Context, request TransferOrganizationRequestObject) (TransferOrganizationResponseObject, error)
@@ -11091,6 +12166,15 @@ type StrictServerInterface interface {
 	// UpdateEnvironment Change an environment
 	// (PATCH /api/projects/{id}/environments/{environmentId})
 	UpdateEnvironment(ctx context.Context, request UpdateEnvironmentRequestObject) (UpdateEnvironmentResponseObject, error)
+	// ListEnvironmentSecrets The secrets of an environment, without their values
+	// (GET /api/projects/{id}/environments/{environmentId}/secrets)
+	ListEnvironmentSecrets(ctx context.Context, request ListEnvironmentSecretsRequestObject) (ListEnvironmentSecretsResponseObject, error)
+	// RemoveEnvironmentSecret Remove a secret of an environment, with all its versions
+	// (DELETE /api/projects/{id}/environments/{environmentId}/secrets/{name})
+	RemoveEnvironmentSecret(ctx context.Context, request RemoveEnvironmentSecretRequestObject) (RemoveEnvironmentSecretResponseObject, error)
+	// SetEnvironmentSecret Set a secret of an environment
+	// (PUT /api/projects/{id}/environments/{environmentId}/secrets/{name})
+	SetEnvironmentSecret(ctx context.Context, request SetEnvironmentSecretRequestObject) (SetEnvironmentSecretResponseObject, error)
 	// ExecuteProject Execute the tests of a project
 	// (POST /api/projects/{id}/execute)
 	ExecuteProject(ctx context.Context, request ExecuteProjectRequestObject) (ExecuteProjectResponseObject, error)
@@ -11112,6 +12196,15 @@ type StrictServerInterface interface {
 	// ReplaceFragment Replace a fragment
 	// (PUT /api/projects/{id}/fragments/{fragmentId})
 	ReplaceFragment(ctx context.Context, request ReplaceFragmentRequestObject) (ReplaceFragmentResponseObject, error)
+	// ListProjectSecrets The secrets of a project, without their values
+	// (GET /api/projects/{id}/secrets)
+	ListProjectSecrets(ctx context.Context, request ListProjectSecretsRequestObject) (ListProjectSecretsResponseObject, error)
+	// RemoveProjectSecret Remove a secret of a project, with all its versions
+	// (DELETE /api/projects/{id}/secrets/{name})
+	RemoveProjectSecret(ctx context.Context, request RemoveProjectSecretRequestObject) (RemoveProjectSecretResponseObject, error)
+	// SetProjectSecret Set a secret of a project
+	// (PUT /api/projects/{id}/secrets/{name})
+	SetProjectSecret(ctx context.Context, request SetProjectSecretRequestObject) (SetProjectSecretResponseObject, error)
 	// ListRuns Runs
 	// (GET /api/runs)
 	ListRuns(ctx context.Context, request ListRunsRequestObject) (ListRunsResponseObject, error)
@@ -12733,6 +13826,109 @@ func (sh *strictHandler) RestoreOrganization(ctx echo.Context, id Id) error {
 	return nil
 }
 
+// ListOrganizationSecrets operation middleware
+func (sh *strictHandler) ListOrganizationSecrets(ctx echo.Context, id Id, params ListOrganizationSecretsParams) error {
+	var request ListOrganizationSecretsRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListOrganizationSecrets(ctx.Request().Context(), request.(ListOrganizationSecretsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListOrganizationSecrets")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListOrganizationSecretsResponseObject); ok {
+		return validResponse.VisitListOrganizationSecretsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RemoveOrganizationSecret operation middleware
+func (sh *strictHandler) RemoveOrganizationSecret(ctx echo.Context, id Id, name string, params RemoveOrganizationSecretParams) error {
+	var request RemoveOrganizationSecretRequestObject
+
+	request.Id = id
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveOrganizationSecret(ctx.Request().Context(), request.(RemoveOrganizationSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveOrganizationSecret")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RemoveOrganizationSecretResponseObject); ok {
+		return validResponse.VisitRemoveOrganizationSecretResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetOrganizationSecret operation middleware
+func (sh *strictHandler) SetOrganizationSecret(ctx echo.Context, id Id, name string, params SetOrganizationSecretParams) error {
+	var request SetOrganizationSecretRequestObject
+
+	request.Id = id
+	request.Name = name
+	request.Params = params
+
+	var body SetOrganizationSecretJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetOrganizationSecret(ctx.Request().Context(), request.(SetOrganizationSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetOrganizationSecret")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetOrganizationSecretResponseObject); ok {
+		return validResponse.VisitSetOrganizationSecretResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // TransferOrganization operation middleware
 func (sh *strictHandler) TransferOrganization(ctx echo.Context, id Id) error {
 	var request TransferOrganizationRequestObject
@@ -13159,6 +14355,112 @@ func (sh *strictHandler) UpdateEnvironment(ctx echo.Context, id Id, environmentI
 	return nil
 }
 
+// ListEnvironmentSecrets operation middleware
+func (sh *strictHandler) ListEnvironmentSecrets(ctx echo.Context, id Id, environmentId openapi_types.UUID, params ListEnvironmentSecretsParams) error {
+	var request ListEnvironmentSecretsRequestObject
+
+	request.Id = id
+	request.EnvironmentId = environmentId
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListEnvironmentSecrets(ctx.Request().Context(), request.(ListEnvironmentSecretsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListEnvironmentSecrets")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListEnvironmentSecretsResponseObject); ok {
+		return validResponse.VisitListEnvironmentSecretsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RemoveEnvironmentSecret operation middleware
+func (sh *strictHandler) RemoveEnvironmentSecret(ctx echo.Context, id Id, environmentId openapi_types.UUID, name string, params RemoveEnvironmentSecretParams) error {
+	var request RemoveEnvironmentSecretRequestObject
+
+	request.Id = id
+	request.EnvironmentId = environmentId
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveEnvironmentSecret(ctx.Request().Context(), request.(RemoveEnvironmentSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveEnvironmentSecret")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RemoveEnvironmentSecretResponseObject); ok {
+		return validResponse.VisitRemoveEnvironmentSecretResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetEnvironmentSecret operation middleware
+func (sh *strictHandler) SetEnvironmentSecret(ctx echo.Context, id Id, environmentId openapi_types.UUID, name string, params SetEnvironmentSecretParams) error {
+	var request SetEnvironmentSecretRequestObject
+
+	request.Id = id
+	request.EnvironmentId = environmentId
+	request.Name = name
+	request.Params = params
+
+	var body SetEnvironmentSecretJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetEnvironmentSecret(ctx.Request().Context(), request.(SetEnvironmentSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetEnvironmentSecret")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetEnvironmentSecretResponseObject); ok {
+		return validResponse.VisitSetEnvironmentSecretResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ExecuteProject operation middleware
 func (sh *strictHandler) ExecuteProject(ctx echo.Context, id Id, params ExecuteProjectParams) error {
 	var request ExecuteProjectRequestObject
@@ -13434,6 +14736,109 @@ func (sh *strictHandler) ReplaceFragment(ctx echo.Context, id Id, fragmentId ope
 		return err
 	} else if validResponse, ok := response.(ReplaceFragmentResponseObject); ok {
 		return validResponse.VisitReplaceFragmentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListProjectSecrets operation middleware
+func (sh *strictHandler) ListProjectSecrets(ctx echo.Context, id Id, params ListProjectSecretsParams) error {
+	var request ListProjectSecretsRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListProjectSecrets(ctx.Request().Context(), request.(ListProjectSecretsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListProjectSecrets")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListProjectSecretsResponseObject); ok {
+		return validResponse.VisitListProjectSecretsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RemoveProjectSecret operation middleware
+func (sh *strictHandler) RemoveProjectSecret(ctx echo.Context, id Id, name string, params RemoveProjectSecretParams) error {
+	var request RemoveProjectSecretRequestObject
+
+	request.Id = id
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveProjectSecret(ctx.Request().Context(), request.(RemoveProjectSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveProjectSecret")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RemoveProjectSecretResponseObject); ok {
+		return validResponse.VisitRemoveProjectSecretResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetProjectSecret operation middleware
+func (sh *strictHandler) SetProjectSecret(ctx echo.Context, id Id, name string, params SetProjectSecretParams) error {
+	var request SetProjectSecretRequestObject
+
+	request.Id = id
+	request.Name = name
+	request.Params = params
+
+	var body SetProjectSecretJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetProjectSecret(ctx.Request().Context(), request.(SetProjectSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetProjectSecret")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetProjectSecretResponseObject); ok {
+		return validResponse.VisitSetProjectSecretResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

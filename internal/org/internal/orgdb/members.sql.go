@@ -150,7 +150,7 @@ func (q *Queries) ListMembers(ctx context.Context, arg ListMembersParams) ([]Lis
 }
 
 const listOrgsOfAccount = `-- name: ListOrgsOfAccount :many
-SELECT o.org_id, o.name, o.version, o.created_at, o.updated_at, o.erase_at, m.role, m.joined_at FROM org_members m JOIN orgs o USING (org_id)
+SELECT o.org_id, o.name, o.version, o.created_at, o.updated_at, o.erase_at, o.variables, o.variables_version, m.role, m.joined_at FROM org_members m JOIN orgs o USING (org_id)
  WHERE m.account_id = $1 AND (m.joined_at, m.org_id) > ($2::timestamptz, $3::uuid)
  ORDER BY m.joined_at, m.org_id LIMIT $4
 `
@@ -189,6 +189,8 @@ func (q *Queries) ListOrgsOfAccount(ctx context.Context, arg ListOrgsOfAccountPa
 			&i.Org.CreatedAt,
 			&i.Org.UpdatedAt,
 			&i.Org.EraseAt,
+			&i.Org.Variables,
+			&i.Org.VariablesVersion,
 			&i.Role,
 			&i.JoinedAt,
 		); err != nil {

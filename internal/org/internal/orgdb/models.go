@@ -11,12 +11,14 @@ import (
 )
 
 type Org struct {
-	OrgID     uuid.UUID
-	Name      string
-	Version   int32
-	CreatedAt time.Time
-	UpdatedAt time.Time
-	EraseAt   *time.Time
+	OrgID            uuid.UUID
+	Name             string
+	Version          int32
+	CreatedAt        time.Time
+	UpdatedAt        time.Time
+	EraseAt          *time.Time
+	Variables        []byte
+	VariablesVersion int32
 }
 
 type OrgApiKey struct {

@@ -12,6 +12,30 @@ import (
 	"github.com/google/uuid"
 )
 
+const changeVariables = `-- name: ChangeVariables :exec
+UPDATE orgs SET variables = (variables - $1::text[]) || $2::jsonb, variables_version = $3, version = $3, updated_at = $4
+WHERE org_id = $5
+`
+
+type ChangeVariablesParams struct {
+	Removed   []string
+	Changed   []byte
+	Version   int32
+	UpdatedAt time.Time
+	OrgID     uuid.UUID
+}
+
+func (q *Queries) ChangeVariables(ctx context.Context, arg ChangeVariablesParams) error {
+	_, err := q.db.Exec(ctx, changeVariables,
+		arg.Removed,
+		arg.Changed,
+		arg.Version,
+		arg.UpdatedAt,
+		arg.OrgID,
+	)
+	return err
+}
+
 const deleteMember = `-- name: DeleteMember :exec
 WITH o AS (UPDATE orgs SET version = $3 WHERE orgs.org_id = $1)
 DELETE FROM org_members m WHERE m.org_id = $1 AND m.account_id = $2
@@ -29,7 +53,7 @@ func (q *Queries) DeleteMember(ctx context.Context, arg DeleteMemberParams) erro
 }
 
 const getOrg = `-- name: GetOrg :one
-SELECT org_id, name, version, created_at, updated_at, erase_at FROM orgs WHERE org_id = $1
+SELECT org_id, name, version, created_at, updated_at, erase_at, variables, variables_version FROM orgs WHERE org_id = $1
 `
 
 func (q *Queries) GetOrg(ctx context.Context, orgID uuid.UUID) (Org, error) {
@@ -42,6 +66,8 @@ func (q *Queries) GetOrg(ctx context.Context, orgID uuid.UUID) (Org, error) {
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.EraseAt,
+		&i.Variables,
+		&i.VariablesVersion,
 	)
 	return i, err
 }
@@ -55,6 +81,17 @@ func (q *Queries) GetOrgKey(ctx context.Context, orgID uuid.UUID) ([]byte, error
 	var wrapped_key []byte
 	err := row.Scan(&wrapped_key)
 	return wrapped_key, err
+}
+
+const getVariablesVersion = `-- name: GetVariablesVersion :one
+SELECT variables_version FROM orgs WHERE org_id = $1
+`
+
+func (q *Queries) GetVariablesVersion(ctx context.Context, orgID uuid.UUID) (int32, error) {
+	row := q.db.QueryRow(ctx, getVariablesVersion, orgID)
+	var variables_version int32
+	err := row.Scan(&variables_version)
+	return variables_version, err
 }
 
 const insertMember = `-- name: InsertMember :exec

@@ -23,11 +23,13 @@ type Environment struct {
 }
 
 type Project struct {
-	ProjectID   uuid.UUID
-	OrgID       uuid.UUID
-	Name        string
-	Description string
-	Version     int32
-	CreatedAt   time.Time
-	UpdatedAt   time.Time
+	ProjectID        uuid.UUID
+	OrgID            uuid.UUID
+	Name             string
+	Description      string
+	Version          int32
+	CreatedAt        time.Time
+	UpdatedAt        time.Time
+	Variables        []byte
+	VariablesVersion int32
 }

@@ -12,6 +12,30 @@ import (
 	"github.com/google/uuid"
 )
 
+const changeProjectVariables = `-- name: ChangeProjectVariables :exec
+UPDATE projects SET variables = (variables - $1::text[]) || $2::jsonb, variables_version = $3
+WHERE org_id = $4 AND project_id = $5
+`
+
+type ChangeProjectVariablesParams struct {
+	Removed   []string
+	Changed   []byte
+	Version   int32
+	OrgID     uuid.UUID
+	ProjectID uuid.UUID
+}
+
+func (q *Queries) ChangeProjectVariables(ctx context.Context, arg ChangeProjectVariablesParams) error {
+	_, err := q.db.Exec(ctx, changeProjectVariables,
+		arg.Removed,
+		arg.Changed,
+		arg.Version,
+		arg.OrgID,
+		arg.ProjectID,
+	)
+	return err
+}
+
 const changeVariables = `-- name: ChangeVariables :exec
 UPDATE environments SET variables = (variables - $1::text[]) || $2::jsonb
 WHERE org_id = $3 AND environment_id = $4
@@ -162,7 +186,7 @@ func (q *Queries) GetEnvironment(ctx context.Context, arg GetEnvironmentParams) 
 }
 
 const getProject = `-- name: GetProject :one
-SELECT project_id, org_id, name, description, version, created_at, updated_at FROM projects WHERE org_id = $1 AND project_id = $2
+SELECT project_id, org_id, name, description, version, created_at, updated_at, variables, variables_version FROM projects WHERE org_id = $1 AND project_id = $2
 `
 
 type GetProjectParams struct {
@@ -181,6 +205,8 @@ func (q *Queries) GetProject(ctx context.Context, arg GetProjectParams) (Project
 		&i.Version,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Variables,
+		&i.VariablesVersion,
 	)
 	return i, err
 }
@@ -288,7 +314,7 @@ func (q *Queries) ListEnvironments(ctx context.Context, arg ListEnvironmentsPara
 }
 
 const listProjects = `-- name: ListProjects :many
-SELECT project_id, org_id, name, description, version, created_at, updated_at FROM projects
+SELECT project_id, org_id, name, description, version, created_at, updated_at, variables, variables_version FROM projects
 WHERE org_id = $1
   AND ($2::text = '' OR position(lower($2) IN lower(name)) > 0)
   AND ($3::uuid IS NULL OR project_id < $3)
@@ -325,6 +351,8 @@ func (q *Queries) ListProjects(ctx context.Context, arg ListProjectsParams) ([]P
 			&i.Version,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.Variables,
+			&i.VariablesVersion,
 		); err != nil {
 			return nil, err
 		}
@@ -365,7 +393,7 @@ func (q *Queries) LockEnvironment(ctx context.Context, arg LockEnvironmentParams
 }
 
 const lockProject = `-- name: LockProject :one
-SELECT project_id, org_id, name, description, version, created_at, updated_at FROM projects WHERE org_id = $1 AND project_id = $2 FOR UPDATE
+SELECT project_id, org_id, name, description, version, created_at, updated_at, variables, variables_version FROM projects WHERE org_id = $1 AND project_id = $2 FOR UPDATE
 `
 
 type LockProjectParams struct {
@@ -385,6 +413,8 @@ func (q *Queries) LockProject(ctx context.Context, arg LockProjectParams) (Proje
 		&i.Version,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Variables,
+		&i.VariablesVersion,
 	)
 	return i, err
 }
