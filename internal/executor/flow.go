@@ -121,9 +121,7 @@ func (r *runner) teardown(outer context.Context, units []testspec.Unit) {
 			quick.Stop()
 		}
 	}()
-	for i := range units {
-		r.unit(ctx, &units[i], &frame{})
-	}
+	r.units(ctx, units, &frame{}) // each of them: they are always executed
 }
 
 // units executes a row of steps.
@@ -275,13 +273,7 @@ func (r *runner) once(ctx context.Context, u *testspec.Unit, f *frame) {
 	}
 	r.scope.EnterFragment(values)
 	defer r.scope.LeaveFragment()
-	if u.Phase != testspec.PhaseTeardown {
-		r.units(ctx, u.Inner, f)
-		return
-	}
-	for i := range u.Inner {
-		r.unit(ctx, &u.Inner[i], &frame{})
-	}
+	r.units(ctx, u.Inner, f)
 }
 
 // decide evaluates a condition over the last response.
