@@ -158,7 +158,7 @@ type StepFinished struct {
 // AssertionEvaluated is the judgement of one assertion.
 type AssertionEvaluated struct {
 	Step      int // the step's index, from 0
-	Iteration int `json:"Iteration,omitzero"` // the step's
+	Iteration int `json:"Iteration,omitzero"` //nolint:tagliatelle // the step's; golden files write it as they do its neighbours
 	Index     int // within the step, from 0
 	testspec.Verdict
 }

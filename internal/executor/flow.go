@@ -161,8 +161,14 @@ func (r *runner) unit(ctx context.Context, u *testspec.Unit, f *frame) {
 
 // loop executes the iterations of a step, all of them: one that does not pass stops what comes after the loop.
 func (r *runner) loop(ctx context.Context, u *testspec.Unit, f *frame) {
-	times, as, rows := 0, "", []json.RawMessage(nil)
-	if each := u.Step.ForEach; each != nil {
+	var (
+		times int
+		as    string
+		rows  []json.RawMessage
+	)
+	if each := u.Step.ForEach; each == nil {
+		times = *u.Step.Repeat
+	} else {
 		var why string
 		if rows, why = r.scope.Rows(each); why != "" {
 			f.broken = true
@@ -173,8 +179,6 @@ func (r *runner) loop(ctx context.Context, u *testspec.Unit, f *frame) {
 			r.skip(u, CodeNoRows, "Skipped, because the list has no rows.")
 			return
 		}
-	} else {
-		times = *u.Step.Repeat
 	}
 	r.flow.loops++
 	for i := range times {
@@ -311,7 +315,7 @@ func (r *runner) leaf(ctx context.Context, u *testspec.Unit) bool {
 // fail tells that u could not be begun, at its first request; the others of a fragment are skipped.
 func (r *runner) fail(u *testspec.Unit, err *Error) {
 	first := u
-	for first.Inner != nil && len(first.Inner) > 0 {
+	for len(first.Inner) > 0 {
 		first = &first.Inner[0]
 	}
 	s := r.named(first)
