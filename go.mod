@@ -40,6 +40,7 @@ require (
 	github.com/olahol/melody v1.4.0
 	github.com/pressly/goose/v3 v3.29.0
 	github.com/prometheus/client_golang v1.25.0
+	github.com/quic-go/quic-go v0.65.0
 	github.com/riverqueue/river v0.51.1
 	github.com/riverqueue/river/riverdriver/riverpgxv5 v0.51.1
 	github.com/riverqueue/river/rivertype v0.51.1
@@ -66,6 +67,7 @@ require (
 	github.com/dlclark/regexp2 v1.11.0 // indirect
 	github.com/golang/groupcache v0.0.0-20210331224755-41bb18bfe9da // indirect
 	github.com/oapi-codegen/nullable v1.2.0 // indirect
+	github.com/quic-go/qpack v0.6.0 // indirect
 	github.com/test-go/testify v1.1.4 // indirect
 )
 

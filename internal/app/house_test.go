@@ -77,6 +77,7 @@ var owners = map[string][]string{
 	"github.com/golang-jwt/jwt":           {"auth", "executor"},
 	"github.com/alexedwards/argon2id":     {"auth"},
 	"code.dny.dev/ssrf":                   {"netguard"},
+	"github.com/quic-go/quic-go":          {"executor"},
 	"github.com/theory/jsonpath":          {"executor", "testspec"},
 	"github.com/expr-lang/expr":           {"testspec"},
 	"github.com/pressly/goose":            {"postgres"},

@@ -95,8 +95,11 @@ func readBody(resp *http.Response, method string, limit int64) (received, error)
 		src = next
 	}
 	body, err := readCapped(src, wire, sizeHint(resp, len(encodings) > 0), limit)
-	if err != nil && len(encodings) > 0 {
+	switch {
+	case err != nil && len(encodings) > 0:
 		err = pick(wire.err, encodings[0], err)
+	case err == nil && len(encodings) == 0 && resp.ContentLength > wire.n:
+		err = io.ErrUnexpectedEOF // HTTP/3 doesn't look
 	}
 	return received{body: body, wire: wire.n}, err
 }

@@ -126,6 +126,9 @@ func classify(ctx context.Context, err error, phase Phase) *Error {
 	case errors.As(err, &family) && strings.Contains(family.Err, "no suitable address"):
 		return &Error{Code: CodeDNS, Message: "The host has no address of the chosen version of IP.", Phase: PhaseDNS}
 	}
+	if e := classifyQUIC(err, phase); e != nil {
+		return e
+	}
 	if e := classifyTLS(err, phase); e != nil {
 		return e
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/testflow/testflow/internal/limits"
+	"github.com/testflow/testflow/internal/testspec"
 )
 
 // answer is what an exchange brought. summary is nil when nothing arrived.
@@ -174,6 +175,9 @@ func (x *exchanging) location(resp *http.Response) (*url.URL, *Error) {
 	}
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return nil, &Error{Code: CodeRedirects, Message: "The target redirects to something other than http or https."}
+	}
+	if x.spec.Version() == testspec.HTTP3 && u.Scheme != "https" {
+		return nil, &Error{Code: CodeRedirects, Message: "The target redirects to http, and HTTP/3 needs https."}
 	}
 	u.Fragment, u.RawFragment = "", ""
 	u.RawQuery = escapeQuery(u.RawQuery)

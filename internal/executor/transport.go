@@ -151,6 +151,9 @@ func (t *transports) make(key transportKey, of *wire) (transport, *Error) {
 	if err != nil {
 		return nil, err
 	}
+	if key.version == testspec.HTTP3 {
+		return t.makeHTTP3(config, &w), nil
+	}
 	tr := &http.Transport{
 		Proxy: nil, // an environment's proxy would dial in the guard's stead
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {

@@ -158,8 +158,10 @@ func (g *Guard) CheckBehindProxy(ctx context.Context, host string, port uint16) 
 
 // control is the fence: it sees the address that the socket is about to connect to.
 func (g *Guard) control(_ context.Context, network, address string, _ syscall.RawConn) error {
-	if network != "tcp4" && network != "tcp6" {
-		return &BlockedError{Reason: "only TCP is allowed"}
+	switch network {
+	case "tcp4", "tcp6", "udp4", "udp6":
+	default:
+		return &BlockedError{Reason: "only TCP and UDP are allowed"}
 	}
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
