@@ -91,7 +91,7 @@ func foldPast(events []eventstore.Event, point AsOf) (past, error) {
 }
 
 // GetAsOf returns an organization as it was, with the role that the caller had; it needs auth.AuditRead. Before it was
-// made it is fault.NotFound, and in the future fault.Invalid.
+// made it is fault.NotFound, which says when that was, and in the future fault.Invalid.
 func (s *Service) GetAsOf(ctx context.Context, id uuid.UUID, point AsOf) (Org, error) {
 	p, _, err := s.asOf(ctx, id, point)
 	if err != nil {
@@ -182,7 +182,7 @@ func (s *Service) asOf(ctx context.Context, id uuid.UUID, point AsOf) (then, now
 			return err
 		}
 		if then.version == 0 {
-			return notFound()
+			return notYet(events)
 		}
 		now, err = foldPast(events, AsOf{Position: events[len(events)-1].Position})
 		return err
@@ -191,6 +191,16 @@ func (s *Service) asOf(ctx context.Context, id uuid.UUID, point AsOf) (then, now
 		return past{}, past{}, err
 	}
 	return then, now, nil
+}
+
+// notYet says when an organization began, to whoever may read its past.
+func notYet(events []eventstore.Event) *fault.Error {
+	if len(events) == 0 {
+		return notFound()
+	}
+	first := events[0]
+	return fault.New(fault.NotFound, "org.not_yet", "The organization didn't exist yet: it was made at %s, at position %d of the log.",
+		first.RecordedAt.UTC().Format(time.RFC3339Nano), first.Position)
 }
 
 // checkPast refuses a point that isn't settled: the answer could become another one.

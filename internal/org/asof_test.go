@@ -154,6 +154,14 @@ func TestAsOf_whoAndWhen(t *testing.T) {
 		_, _, err = h.MembersAsOf(c.ctx, id, c.point, Filter{})
 		require.Equal(t, c.want, fault.KindOf(err), "%+v: %v", c.point, err)
 	}
+	before := AsOf{At: made.RecordedAt.Add(-time.Microsecond)}
+	_, err := h.GetAsOf(ctx, id, before)
+	require.ErrorContains(t, err, made.RecordedAt.UTC().Format(time.RFC3339Nano), "when it began")
+	require.ErrorContains(t, err, fmt.Sprintf("position %d ", made.Position))
+	_, err = h.GetAsOf(h.as(t, eve), id, before)
+	require.Equal(t, notFound().Error(), err.Error(), "who isn't in it learns nothing of it")
+	_, err = h.GetAsOf(h.in(t, viewer, id), id, before)
+	require.NotContains(t, err.Error(), "it was made")
 	o, err := h.GetAsOf(ctx, id, AsOf{Position: made.Position})
 	require.NoError(t, err)
 	require.Empty(t, o.Role, "nobody was a member yet")
