@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"github.com/testflow/testflow/internal/auth"
@@ -42,7 +43,9 @@ func (a *api) ListApiKeys(ctx context.Context, req oapi.ListApiKeysRequestObject
 	if err != nil {
 		return nil, err
 	}
-	items, next, err := a.deps.Orgs.ListKeys(ctx, orgOf(ctx), org.KeyFilter{Limit: a.pageLimit(req.Params.Limit), After: cursor})
+	items, next, err := a.deps.Orgs.ListKeys(ctx, orgOf(ctx), org.KeyFilter{
+		Limit: a.pageLimit(req.Params.Limit), After: cursor, Status: string(deref(req.Params.Status)),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -207,6 +210,9 @@ func keyView(k org.APIKey) oapi.ApiKey {
 		CreatedAt: oapi.At(k.CreatedAt), UpdatedAt: oapi.At(k.UpdatedAt), Version: k.Version,
 	}
 	view.CreatedBy.Kind, view.CreatedBy.Id = oapi.ApiKeyCreatedByKind(k.CreatedKind), k.CreatedBy
+	if k.RevokedBy != uuid.Nil {
+		view.RevokedBy = &oapi.ApiKeyRevoker{Kind: oapi.ApiKeyRevokerKind(k.RevokedKind), Id: k.RevokedBy}
+	}
 	if k.RateLimit > 0 {
 		view.RateLimit = &k.RateLimit
 	}

@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -96,6 +97,16 @@ func TestApiKeys_lifeOfOne(t *testing.T) {
 	require.Equal(t, 200, kept.status)
 	require.Equal(t, "revoked", kept.json["status"])
 	require.NotEmpty(t, kept.json["revokedAt"])
+	by, _ := kept.json["revokedBy"].(map[string]any)
+	require.Equal(t, "user", by["kind"])
+	require.NotEmpty(t, by["id"])
+	id := strings.TrimPrefix(path, "/api/api-keys/")
+	for query, listed := range map[string]bool{"": false, "?status=active": false, "?status=expired": false, "?status=suspended": false, "?status=revoked": true, "?status=all": true} {
+		page := w.do(call{method: "GET", path: "/api/api-keys" + query, as: "manager-a"})
+		require.Equal(t, 200, page.status, query)
+		require.Equal(t, listed, strings.Contains(fmt.Sprint(page.json["items"]), "id:"+id), query)
+	}
+	require.Equal(t, 422, w.do(call{method: "GET", path: "/api/api-keys?status=gone", as: "manager-a"}).status)
 	require.Equal(t, 200, w.do(call{method: "GET", path: path + "/usage", as: "manager-a"}).status, "what it did can be looked into")
 }
 

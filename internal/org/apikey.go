@@ -35,6 +35,8 @@ type APIKey struct {
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
 	RevokedAt     *time.Time // nil = it wasn't
+	RevokedKind   auth.Kind  // of whoever revoked it; 0 value = it wasn't, or nobody kept who
+	RevokedBy     uuid.UUID
 }
 
 // Expiry says when a key ends, if anything is said of it at all.

@@ -43,7 +43,9 @@ func applyKey(ctx context.Context, q *orgdb.Queries, e eventstore.Event) error {
 		})
 	case TypeAPIKeyRevoked:
 		at := e.RecordedAt
-		return q.RevokeAPIKey(ctx, orgdb.RevokeAPIKeyParams{OrgID: e.OrgID, KeyID: e.StreamID, RevokedAt: &at, Version: version})
+		return q.RevokeAPIKey(ctx, orgdb.RevokeAPIKeyParams{
+			OrgID: e.OrgID, KeyID: e.StreamID, RevokedAt: &at, RevokedKind: &e.Meta.ActorKind, RevokedBy: &e.Meta.ActorID, Version: version,
+		})
 	}
 	return nil
 }

@@ -31,6 +31,9 @@ type KeyCursor struct {
 type KeyFilter struct {
 	Limit int // 1 to 200; 0 = 50
 	After *KeyCursor
+
+	// Status is active, expired, suspended or revoked, "all", or "" for all that weren't revoked.
+	Status string
 }
 
 // CreateKey makes an API key and returns it with its secret, which nobody can read again. A key that would reach further
@@ -97,7 +100,7 @@ func (s *Service) ListKeys(ctx context.Context, orgID uuid.UUID, f KeyFilter) (i
 		return nil, nil, err
 	}
 	limit := Filter{Limit: f.Limit}.limit()
-	params := orgdb.ListAPIKeysParams{OrgID: orgID, RowLimit: int32(limit + 1)} //nolint:gosec // a page's limit is bounded
+	params := orgdb.ListAPIKeysParams{OrgID: orgID, Status: f.Status, RowLimit: int32(limit + 1)} //nolint:gosec // a page's limit is bounded
 	if f.After != nil {
 		params.After = &f.After.ID
 	}
@@ -338,6 +341,9 @@ func keyOf(row orgdb.GetAPIKeyRow) APIKey {
 	}
 	if row.LastAddress != nil {
 		out.LastAddress = *row.LastAddress
+	}
+	if k.RevokedBy != nil && k.RevokedKind != nil {
+		out.RevokedKind, out.RevokedBy = auth.Kind(*k.RevokedKind), *k.RevokedBy
 	}
 	if row.PreviousHolds && k.RevokedAt == nil {
 		out.PreviousUntil = k.PreviousUntil

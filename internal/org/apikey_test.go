@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -525,6 +526,60 @@ func TestListKeys_pages(t *testing.T) {
 		f.After = next
 	}
 	require.Equal(t, made, got)
+}
+
+func TestListKeys_byStatus(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	ada := h.signUp(t, "ada")
+	ctx, orgID := h.as(t, ada), ada.Organization.ID
+	bob := h.join(t, ada, "bob", auth.Admin)
+	works, _ := h.key(t, ctx, KeyDraft{Scopes: []string{"read"}})
+	ended, _ := h.key(t, ctx, KeyDraft{Scopes: []string{"read"}})
+	orphan, _ := h.key(t, h.in(t, bob, orgID), KeyDraft{Scopes: []string{"read"}})
+	gone, _ := h.key(t, ctx, KeyDraft{Scopes: []string{"read"}})
+	both, _ := h.key(t, ctx, KeyDraft{Scopes: []string{"read"}}) // its time is over and it was revoked: that is what counts
+	early, _ := h.key(t, ctx, KeyDraft{Scopes: []string{"read"}})
+	for _, k := range []APIKey{gone, both, early} {
+		_, err := h.RevokeKey(ctx, orgID, k.ID, nil)
+		require.NoError(t, err)
+	}
+	_, err := h.RemoveMember(ctx, orgID, bob.User.ID)
+	require.NoError(t, err)
+	require.NoError(t, h.DB.InSystem(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `UPDATE org_api_keys SET expires_at = now() - interval '1 hour' WHERE key_id = ANY($1)`, []uuid.UUID{ended.ID, both.ID}); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE org_api_keys SET revoked_kind = NULL, revoked_by = NULL WHERE key_id = $1`, early.ID) // as before it was kept
+		return err
+	}))
+	for status, want := range map[string][]APIKey{
+		"": {orphan, ended, works}, "active": {works}, "expired": {ended}, "suspended": {orphan}, "revoked": {early, both, gone},
+		"all": {early, both, gone, orphan, ended, works},
+	} {
+		var got []uuid.UUID
+		for f := (KeyFilter{Status: status, Limit: 2}); ; {
+			items, next, err := h.ListKeys(ctx, orgID, f)
+			require.NoError(t, err)
+			for _, k := range items {
+				got = append(got, k.ID)
+				if k.ID == gone.ID {
+					require.Equal(t, []any{auth.User, ada.User.ID}, []any{k.RevokedKind, k.RevokedBy})
+				}
+				if k.ID == early.ID || k.ID == works.ID {
+					require.Equal(t, uuid.Nil, k.RevokedBy)
+				}
+			}
+			if f.After = next; next == nil {
+				break
+			}
+		}
+		var ids []uuid.UUID
+		for _, k := range want {
+			ids = append(ids, k.ID)
+		}
+		require.Equal(t, ids, got, "status %q", status)
+	}
 }
 
 // A new network is told once; however many there are, the log isn't filled with them.

@@ -15,7 +15,7 @@ UPDATE org_api_keys SET generation = @generation, holder_id = @holder_id, previo
  WHERE org_id = @org_id AND key_id = @key_id;
 
 -- name: RevokeAPIKey :exec
-UPDATE org_api_keys SET revoked_at = @revoked_at, version = @version, updated_at = @revoked_at WHERE org_id = @org_id AND key_id = @key_id;
+UPDATE org_api_keys SET revoked_at = @revoked_at, revoked_kind = @revoked_kind, revoked_by = @revoked_by, version = @version, updated_at = @revoked_at WHERE org_id = @org_id AND key_id = @key_id;
 
 -- name: InsertAPIKeySecret :exec
 INSERT INTO org_api_key_secrets (key_id, org_id, hash) VALUES (@key_id, @org_id, @hash);
@@ -43,14 +43,22 @@ SELECT sqlc.embed(k), u.last_used_at, u.address AS last_address, m.role AS holde
  WHERE k.org_id = @org_id AND k.key_id = @key_id;
 
 -- name: ListAPIKeys :many
--- Newest first; the cursor is the last id that was seen.
+-- Newest first; the cursor is the last id that was seen. No status is all that weren't revoked.
 SELECT sqlc.embed(k), u.last_used_at, u.address AS last_address, m.role AS holder_role,
        (k.expires_at IS NOT NULL AND k.expires_at <= now())::boolean AS expired,
        (k.previous_until IS NOT NULL AND k.previous_until > now())::boolean AS previous_holds
   FROM org_api_keys k
   LEFT JOIN org_api_key_uses u ON u.key_id = k.key_id
   LEFT JOIN org_members m ON m.org_id = k.org_id AND m.account_id = k.holder_id
- WHERE k.org_id = @org_id AND k.revoked_at IS NULL
+ WHERE k.org_id = @org_id
+   AND CASE @status::text
+         WHEN 'all' THEN true
+         WHEN '' THEN k.revoked_at IS NULL
+         ELSE @status = CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked'
+                             WHEN k.expires_at IS NOT NULL AND k.expires_at <= now() THEN 'expired'
+                             WHEN m.role IS NULL THEN 'suspended'
+                             ELSE 'active' END
+       END
    AND (sqlc.narg('after')::uuid IS NULL OR k.key_id < sqlc.narg('after'))
  ORDER BY k.key_id DESC LIMIT @row_limit;
 

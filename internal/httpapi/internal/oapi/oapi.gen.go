@@ -62,6 +62,24 @@ func (e ApiKeyStatus) Valid() bool {
 	}
 }
 
+// Defines values for ApiKeyRevokerKind.
+const (
+	ApiKeyRevokerKindApiKey ApiKeyRevokerKind = "apiKey"
+	ApiKeyRevokerKindUser   ApiKeyRevokerKind = "user"
+)
+
+// Valid indicates whether the value is a known member of the ApiKeyRevokerKind enum.
+func (e ApiKeyRevokerKind) Valid() bool {
+	switch e {
+	case ApiKeyRevokerKindApiKey:
+		return true
+	case ApiKeyRevokerKindUser:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AssertionSeverity.
 const (
 	AssertionSeverityHard AssertionSeverity = "hard"
@@ -947,6 +965,33 @@ func (e GetMetricsParamsGroupBy) Valid() bool {
 	}
 }
 
+// Defines values for ListApiKeysParamsStatus.
+const (
+	ListApiKeysParamsStatusActive    ListApiKeysParamsStatus = "active"
+	ListApiKeysParamsStatusAll       ListApiKeysParamsStatus = "all"
+	ListApiKeysParamsStatusExpired   ListApiKeysParamsStatus = "expired"
+	ListApiKeysParamsStatusRevoked   ListApiKeysParamsStatus = "revoked"
+	ListApiKeysParamsStatusSuspended ListApiKeysParamsStatus = "suspended"
+)
+
+// Valid indicates whether the value is a known member of the ListApiKeysParamsStatus enum.
+func (e ListApiKeysParamsStatus) Valid() bool {
+	switch e {
+	case ListApiKeysParamsStatusActive:
+		return true
+	case ListApiKeysParamsStatusAll:
+		return true
+	case ListApiKeysParamsStatusExpired:
+		return true
+	case ListApiKeysParamsStatusRevoked:
+		return true
+	case ListApiKeysParamsStatusSuspended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ExportAuditParamsFormat.
 const (
 	Cloudevents ExportAuditParamsFormat = "cloudevents"
@@ -1008,7 +1053,10 @@ type ApiKey struct {
 
 	// RevokedAt RFC 3339 in UTC with milliseconds.
 	RevokedAt *Timestamp `json:"revokedAt,omitempty"`
-	Role      Role       `json:"role"`
+
+	// RevokedBy Who revoked it. Absent where it isn't known, as of keys that were revoked before this was kept; the audit log knows.
+	RevokedBy *ApiKeyRevoker `json:"revokedBy,omitempty"`
+	Role      Role           `json:"role"`
 
 	// Scopes Permissions, written out.
 	Scopes []string `json:"scopes"`
@@ -1054,6 +1102,15 @@ type ApiKeyList struct {
 	// NextCursor Absent on the last page.
 	NextCursor *NextCursor `json:"nextCursor,omitempty"`
 }
+
+// ApiKeyRevoker Who revoked it. Absent where it isn't known, as of keys that were revoked before this was kept; the audit log knows.
+type ApiKeyRevoker struct {
+	Id   openapi_types.UUID `json:"id"`
+	Kind ApiKeyRevokerKind  `json:"kind"`
+}
+
+// ApiKeyRevokerKind defines model for ApiKeyRevoker.Kind.
+type ApiKeyRevokerKind string
 
 // ApiKeyRotate defines model for ApiKeyRotate.
 type ApiKeyRotate struct {
@@ -2878,6 +2935,9 @@ type GetUsageParams struct {
 
 // ListApiKeysParams defines parameters for ListApiKeys.
 type ListApiKeysParams struct {
+	// Status Only keys of this status, or `all`. Without it, all but those that were revoked.
+	Status *ListApiKeysParamsStatus `form:"status,omitempty" json:"status,omitempty"`
+
 	// Limit How many at most.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
@@ -2893,6 +2953,9 @@ type ListApiKeysParams struct {
 	// XMinPosition As `minPosition`.
 	XMinPosition *MinPositionHeader `json:"X-Min-Position,omitempty"`
 }
+
+// ListApiKeysParamsStatus defines parameters for ListApiKeys.
+type ListApiKeysParamsStatus string
 
 // CreateApiKeyParams defines parameters for CreateApiKey.
 type CreateApiKeyParams struct {
@@ -3145,7 +3208,7 @@ type DeleteOrganizationParams struct {
 
 // GetOrganizationParams defines parameters for GetOrganization.
 type GetOrganizationParams struct {
-	// AsOf As it was then: at an instant, or at a position of the log (`X-Event-Position`, or of an audit event). Folded from the log alone; needs `audit.read`. Names are those of today; who has been erased is called `erased`.
+	// AsOf As it was then: at an instant, or at a position of the log (`X-Event-Position`, or of an audit event). Folded from the log alone; needs `audit.read`. Before the organization was made the answer is 404 `org.not_yet`, which says when that was. Names are those of today; who has been erased is called `erased`.
 	AsOf *AsOf `form:"asOf,omitempty" json:"asOf,omitempty"`
 
 	// MinPosition An `X-Event-Position`; the answer holds at least that write.
@@ -3193,7 +3256,7 @@ type ResendInvitationParams struct {
 
 // ListMembersParams defines parameters for ListMembers.
 type ListMembersParams struct {
-	// AsOf As it was then: at an instant, or at a position of the log (`X-Event-Position`, or of an audit event). Folded from the log alone; needs `audit.read`. Names are those of today; who has been erased is called `erased`.
+	// AsOf As it was then: at an instant, or at a position of the log (`X-Event-Position`, or of an audit event). Folded from the log alone; needs `audit.read`. Before the organization was made the answer is 404 `org.not_yet`, which says when that was. Names are those of today; who has been erased is called `erased`.
 	AsOf *AsOf `form:"asOf,omitempty" json:"asOf,omitempty"`
 
 	// Limit How many at most.
@@ -4616,6 +4679,13 @@ func (w *ServerInterfaceWrapper) ListApiKeys(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ListApiKeysParams
+	// ------------- Optional query parameter "status" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status", ctx.QueryParams(), &params.Status, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter status: %s", err))
+	}
+
 	// ------------- Optional query parameter "limit" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})

@@ -175,7 +175,7 @@ func (q *Queries) ForgetAPIKeyNetworks(ctx context.Context, arg ForgetAPIKeyNetw
 }
 
 const getAPIKey = `-- name: GetAPIKey :one
-SELECT k.key_id, k.org_id, k.name, k.scopes, k.role, k.holder_id, k.created_kind, k.created_by, k.expires_at, k.allowed_addresses, k.rate_limit, k.generation, k.previous_until, k.version, k.created_at, k.updated_at, k.revoked_at, u.last_used_at, u.address AS last_address, m.role AS holder_role,
+SELECT k.key_id, k.org_id, k.name, k.scopes, k.role, k.holder_id, k.created_kind, k.created_by, k.expires_at, k.allowed_addresses, k.rate_limit, k.generation, k.previous_until, k.version, k.created_at, k.updated_at, k.revoked_at, k.revoked_kind, k.revoked_by, u.last_used_at, u.address AS last_address, m.role AS holder_role,
        (k.expires_at IS NOT NULL AND k.expires_at <= now())::boolean AS expired,
        (k.previous_until IS NOT NULL AND k.previous_until > now())::boolean AS previous_holds
   FROM org_api_keys k
@@ -220,6 +220,8 @@ func (q *Queries) GetAPIKey(ctx context.Context, arg GetAPIKeyParams) (GetAPIKey
 		&i.OrgApiKey.CreatedAt,
 		&i.OrgApiKey.UpdatedAt,
 		&i.OrgApiKey.RevokedAt,
+		&i.OrgApiKey.RevokedKind,
+		&i.OrgApiKey.RevokedBy,
 		&i.LastUsedAt,
 		&i.LastAddress,
 		&i.HolderRole,
@@ -343,19 +345,28 @@ func (q *Queries) ListAPIKeyUsage(ctx context.Context, arg ListAPIKeyUsageParams
 }
 
 const listAPIKeys = `-- name: ListAPIKeys :many
-SELECT k.key_id, k.org_id, k.name, k.scopes, k.role, k.holder_id, k.created_kind, k.created_by, k.expires_at, k.allowed_addresses, k.rate_limit, k.generation, k.previous_until, k.version, k.created_at, k.updated_at, k.revoked_at, u.last_used_at, u.address AS last_address, m.role AS holder_role,
+SELECT k.key_id, k.org_id, k.name, k.scopes, k.role, k.holder_id, k.created_kind, k.created_by, k.expires_at, k.allowed_addresses, k.rate_limit, k.generation, k.previous_until, k.version, k.created_at, k.updated_at, k.revoked_at, k.revoked_kind, k.revoked_by, u.last_used_at, u.address AS last_address, m.role AS holder_role,
        (k.expires_at IS NOT NULL AND k.expires_at <= now())::boolean AS expired,
        (k.previous_until IS NOT NULL AND k.previous_until > now())::boolean AS previous_holds
   FROM org_api_keys k
   LEFT JOIN org_api_key_uses u ON u.key_id = k.key_id
   LEFT JOIN org_members m ON m.org_id = k.org_id AND m.account_id = k.holder_id
- WHERE k.org_id = $1 AND k.revoked_at IS NULL
-   AND ($2::uuid IS NULL OR k.key_id < $2)
- ORDER BY k.key_id DESC LIMIT $3
+ WHERE k.org_id = $1
+   AND CASE $2::text
+         WHEN 'all' THEN true
+         WHEN '' THEN k.revoked_at IS NULL
+         ELSE $2 = CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked'
+                             WHEN k.expires_at IS NOT NULL AND k.expires_at <= now() THEN 'expired'
+                             WHEN m.role IS NULL THEN 'suspended'
+                             ELSE 'active' END
+       END
+   AND ($3::uuid IS NULL OR k.key_id < $3)
+ ORDER BY k.key_id DESC LIMIT $4
 `
 
 type ListAPIKeysParams struct {
 	OrgID    uuid.UUID
+	Status   string
 	After    *uuid.UUID
 	RowLimit int32
 }
@@ -369,9 +380,14 @@ type ListAPIKeysRow struct {
 	PreviousHolds bool
 }
 
-// Newest first; the cursor is the last id that was seen.
+// Newest first; the cursor is the last id that was seen. No status is all that weren't revoked.
 func (q *Queries) ListAPIKeys(ctx context.Context, arg ListAPIKeysParams) ([]ListAPIKeysRow, error) {
-	rows, err := q.db.Query(ctx, listAPIKeys, arg.OrgID, arg.After, arg.RowLimit)
+	rows, err := q.db.Query(ctx, listAPIKeys,
+		arg.OrgID,
+		arg.Status,
+		arg.After,
+		arg.RowLimit,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -397,6 +413,8 @@ func (q *Queries) ListAPIKeys(ctx context.Context, arg ListAPIKeysParams) ([]Lis
 			&i.OrgApiKey.CreatedAt,
 			&i.OrgApiKey.UpdatedAt,
 			&i.OrgApiKey.RevokedAt,
+			&i.OrgApiKey.RevokedKind,
+			&i.OrgApiKey.RevokedBy,
 			&i.LastUsedAt,
 			&i.LastAddress,
 			&i.HolderRole,
@@ -414,7 +432,7 @@ func (q *Queries) ListAPIKeys(ctx context.Context, arg ListAPIKeysParams) ([]Lis
 }
 
 const lockAPIKey = `-- name: LockAPIKey :one
-SELECT key_id, org_id, name, scopes, role, holder_id, created_kind, created_by, expires_at, allowed_addresses, rate_limit, generation, previous_until, version, created_at, updated_at, revoked_at FROM org_api_keys WHERE org_id = $1 AND key_id = $2 AND revoked_at IS NULL FOR UPDATE
+SELECT key_id, org_id, name, scopes, role, holder_id, created_kind, created_by, expires_at, allowed_addresses, rate_limit, generation, previous_until, version, created_at, updated_at, revoked_at, revoked_kind, revoked_by FROM org_api_keys WHERE org_id = $1 AND key_id = $2 AND revoked_at IS NULL FOR UPDATE
 `
 
 type LockAPIKeyParams struct {
@@ -444,6 +462,8 @@ func (q *Queries) LockAPIKey(ctx context.Context, arg LockAPIKeyParams) (OrgApiK
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.RevokedAt,
+		&i.RevokedKind,
+		&i.RevokedBy,
 	)
 	return i, err
 }
@@ -545,19 +565,23 @@ func (q *Queries) PruneAPIKeyUsage(ctx context.Context, before string) (int64, e
 }
 
 const revokeAPIKey = `-- name: RevokeAPIKey :exec
-UPDATE org_api_keys SET revoked_at = $1, version = $2, updated_at = $1 WHERE org_id = $3 AND key_id = $4
+UPDATE org_api_keys SET revoked_at = $1, revoked_kind = $2, revoked_by = $3, version = $4, updated_at = $1 WHERE org_id = $5 AND key_id = $6
 `
 
 type RevokeAPIKeyParams struct {
-	RevokedAt *time.Time
-	Version   int32
-	OrgID     uuid.UUID
-	KeyID     uuid.UUID
+	RevokedAt   *time.Time
+	RevokedKind *string
+	RevokedBy   *uuid.UUID
+	Version     int32
+	OrgID       uuid.UUID
+	KeyID       uuid.UUID
 }
 
 func (q *Queries) RevokeAPIKey(ctx context.Context, arg RevokeAPIKeyParams) error {
 	_, err := q.db.Exec(ctx, revokeAPIKey,
 		arg.RevokedAt,
+		arg.RevokedKind,
+		arg.RevokedBy,
 		arg.Version,
 		arg.OrgID,
 		arg.KeyID,

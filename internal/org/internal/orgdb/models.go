@@ -39,6 +39,8 @@ type OrgApiKey struct {
 	CreatedAt        time.Time
 	UpdatedAt        time.Time
 	RevokedAt        *time.Time
+	RevokedKind      *string
+	RevokedBy        *uuid.UUID
 }
 
 type OrgInvitation struct {
