@@ -36,6 +36,8 @@ type grammar struct {
 
 	Projections projectionsCommand `cmd:"" help:"List the projections, or rebuild one beside the live one."`
 	Audit       auditCommand       `cmd:"" help:"Verify an export of the audit log, or look after the keys that seal it."`
+	Secrets     secretsCommand     `cmd:"" help:"Look after the keys that seal what is stored."`
+	Region      regionCommand      `cmd:"" help:"Print the key that the workers of a region open secrets with."`
 	Outbox      outboxCommand      `cmd:"" help:"Read the mail that up has kept on this machine."`
 	Account     accountCommand     `cmd:"" help:"Help a person who can't sign in, or forget one."`
 	Doctor      doctorCommand      `cmd:"" help:"Check the database: every invariant that must hold, with the places where it doesn't."`

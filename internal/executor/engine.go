@@ -314,9 +314,7 @@ func (r *runner) capture(ctx context.Context, subject *testspec.Subject, list []
 	for _, c := range list {
 		raw, err := subject.Capture(ctx, c)
 		if err == nil {
-			if c.Secret {
-				r.hideCaptured(raw)
-			}
+			r.hideCaptured(raw, c.Secret)
 			out.Captures = append(out.Captures, Captured{Name: c.Name, Value: raw, Hidden: hidesCapture(c, raw)})
 			continue
 		}

@@ -39,8 +39,12 @@ func (r *runner) hide(value string) {
 	r.masker.Add(value)
 }
 
-// hideCaptured hides a captured value: its text, or all texts and numbers in it.
-func (r *runner) hideCaptured(raw json.RawMessage) {
+// hideCaptured hides a captured value if it is marked as secret: all texts and numbers in it. Of another value it hides
+// those that hold a secret, since the next steps may send them on: what a target made of a secret is encoded again there.
+func (r *runner) hideCaptured(raw json.RawMessage, marked bool) {
+	if !marked && !r.masker.Holds(raw) {
+		return
+	}
 	var v any
 	d := json.NewDecoder(strings.NewReader(string(raw)))
 	d.UseNumber()
@@ -48,25 +52,30 @@ func (r *runner) hideCaptured(raw json.RawMessage) {
 		r.hide(string(raw))
 		return
 	}
-	r.hideValue(v)
-	if len(raw) > 0 && (raw[0] == '{' || raw[0] == '[') {
+	r.hideValue(v, marked)
+	if marked && len(raw) > 0 && (raw[0] == '{' || raw[0] == '[') {
 		r.hide(string(raw)) // as a reference to it puts it in
 	}
 }
 
-func (r *runner) hideValue(v any) {
+func (r *runner) hideValue(v any, marked bool) {
+	hide := func(text string) {
+		if marked || r.masker.Holds([]byte(text)) {
+			r.hide(text)
+		}
+	}
 	switch x := v.(type) {
 	case string:
-		r.hide(x)
+		hide(x)
 	case json.Number:
-		r.hide(x.String())
+		hide(x.String())
 	case []any:
 		for _, e := range x {
-			r.hideValue(e)
+			r.hideValue(e, marked)
 		}
 	case map[string]any:
 		for _, e := range x {
-			r.hideValue(e)
+			r.hideValue(e, marked)
 		}
 	}
 }

@@ -71,6 +71,14 @@ func (m *Masker) Add(value string) {
 			}
 		}
 	}
+	// Put into a URL as it is, a value ends for the target at the next of these.
+	if pieces := strings.FieldsFunc(value, func(r rune) bool { return r == '&' || r == '#' }); len(pieces) > 1 {
+		for _, piece := range pieces {
+			if len(piece) >= minPiece {
+				m.add(piece)
+			}
+		}
+	}
 	if text := strings.TrimSpace(value); strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") {
 		var document any
 		if json.Unmarshal([]byte(text), &document) == nil {

@@ -77,10 +77,5 @@ ORDER BY secret_id, version, region LIMIT @max_rows;
 -- name: ReplaceGrant :execrows
 UPDATE secret_grants SET sealed = @sealed WHERE secret_id = @secret_id AND version = @version AND region = @region AND sealed = @was;
 
--- name: RekeyValues :many
-SELECT secret_id, version, sealed FROM secret_values
-WHERE org_id = @org_id AND (secret_id, version) > (@after_secret::uuid, @after_version::int)
-ORDER BY secret_id, version LIMIT @max_rows;
-
--- name: ReplaceValue :execrows
-UPDATE secret_values SET sealed = @sealed WHERE org_id = @org_id AND secret_id = @secret_id AND version = @version AND sealed = @was;
+-- name: DeleteGrant :exec
+DELETE FROM secret_grants WHERE org_id = @org_id AND secret_id = @secret_id AND version = @version AND region = @region;

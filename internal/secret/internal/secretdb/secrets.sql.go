@@ -28,6 +28,27 @@ func (q *Queries) CountSecrets(ctx context.Context, arg CountSecretsParams) (int
 	return count, err
 }
 
+const deleteGrant = `-- name: DeleteGrant :exec
+DELETE FROM secret_grants WHERE org_id = $1 AND secret_id = $2 AND version = $3 AND region = $4
+`
+
+type DeleteGrantParams struct {
+	OrgID    uuid.UUID
+	SecretID uuid.UUID
+	Version  int32
+	Region   string
+}
+
+func (q *Queries) DeleteGrant(ctx context.Context, arg DeleteGrantParams) error {
+	_, err := q.db.Exec(ctx, deleteGrant,
+		arg.OrgID,
+		arg.SecretID,
+		arg.Version,
+		arg.Region,
+	)
+	return err
+}
+
 const deleteSecret = `-- name: DeleteSecret :exec
 DELETE FROM secrets WHERE org_id = $1 AND secret_id = $2
 `
@@ -419,50 +440,6 @@ func (q *Queries) RekeyGrants(ctx context.Context, arg RekeyGrantsParams) ([]Rek
 	return items, nil
 }
 
-const rekeyValues = `-- name: RekeyValues :many
-SELECT secret_id, version, sealed FROM secret_values
-WHERE org_id = $1 AND (secret_id, version) > ($2::uuid, $3::int)
-ORDER BY secret_id, version LIMIT $4
-`
-
-type RekeyValuesParams struct {
-	OrgID        uuid.UUID
-	AfterSecret  uuid.UUID
-	AfterVersion int32
-	MaxRows      int32
-}
-
-type RekeyValuesRow struct {
-	SecretID uuid.UUID
-	Version  int32
-	Sealed   []byte
-}
-
-func (q *Queries) RekeyValues(ctx context.Context, arg RekeyValuesParams) ([]RekeyValuesRow, error) {
-	rows, err := q.db.Query(ctx, rekeyValues,
-		arg.OrgID,
-		arg.AfterSecret,
-		arg.AfterVersion,
-		arg.MaxRows,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []RekeyValuesRow
-	for rows.Next() {
-		var i RekeyValuesRow
-		if err := rows.Scan(&i.SecretID, &i.Version, &i.Sealed); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const replaceGrant = `-- name: ReplaceGrant :execrows
 UPDATE secret_grants SET sealed = $1 WHERE secret_id = $2 AND version = $3 AND region = $4 AND sealed = $5
 `
@@ -482,32 +459,6 @@ func (q *Queries) ReplaceGrant(ctx context.Context, arg ReplaceGrantParams) (int
 		arg.SecretID,
 		arg.Version,
 		arg.Region,
-		arg.Was,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
-const replaceValue = `-- name: ReplaceValue :execrows
-UPDATE secret_values SET sealed = $1 WHERE org_id = $2 AND secret_id = $3 AND version = $4 AND sealed = $5
-`
-
-type ReplaceValueParams struct {
-	Sealed   []byte
-	OrgID    uuid.UUID
-	SecretID uuid.UUID
-	Version  int32
-	Was      []byte
-}
-
-func (q *Queries) ReplaceValue(ctx context.Context, arg ReplaceValueParams) (int64, error) {
-	result, err := q.db.Exec(ctx, replaceValue,
-		arg.Sealed,
-		arg.OrgID,
-		arg.SecretID,
-		arg.Version,
 		arg.Was,
 	)
 	if err != nil {
