@@ -22,6 +22,7 @@ import (
 
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/limits"
+	"github.com/testflow/testflow/internal/testspec"
 )
 
 // formats are the formats of the document that are checked; kin-openapi knows others or weaker ones.
@@ -206,7 +207,11 @@ func (s *Server) checkBody(c echo.Context, op *operation) ([]byte, []fault.Field
 		}
 		return nil, nil, nil
 	}
-	if err := jsonMedia(c.Request()); err != nil {
+	if op.yaml && isYAML(c.Request()) {
+		if body, err = testspec.FromYAML(body); err != nil {
+			return nil, nil, err
+		}
+	} else if err := jsonMedia(c.Request(), op.yaml); err != nil {
 		return nil, nil, err
 	}
 	value, faults, err := scanJSON(body)
@@ -262,11 +267,24 @@ func (s *Server) readBody(c echo.Context) ([]byte, error) {
 	return body, nil
 }
 
-func jsonMedia(r *http.Request) error {
+// yamlType is the media type of RFC 9512.
+const yamlType = "application/yaml"
+
+// isYAML says whether a body is said to be YAML.
+func isYAML(r *http.Request) bool {
+	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	charset, given := params["charset"]
+	return err == nil && len(r.Header.Values("Content-Type")) == 1 && media == yamlType && (!given || strings.EqualFold(charset, "utf-8"))
+}
+
+func jsonMedia(r *http.Request, yaml bool) error {
 	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	charset, given := params["charset"]
 	if err == nil && len(r.Header.Values("Content-Type")) == 1 && media == jsonType && (!given || strings.EqualFold(charset, "utf-8")) {
 		return nil
+	}
+	if yaml {
+		return &httpFault{http.StatusUnsupportedMediaType, "request.media_type", "Send the body as application/json or application/yaml."}
 	}
 	return &httpFault{http.StatusUnsupportedMediaType, "request.media_type", "Send the body as application/json."}
 }

@@ -34,6 +34,7 @@ type operation struct {
 	waits      bool // takes Prefer
 	definition bool // takes a test's definition, whose only judge is apitest
 	patch      bool // of a definition: the body is a merge patch
+	yaml       bool // takes its body as application/yaml too
 	secret     bool // x-answers-secret: its answer shows a secret
 	produces   []string
 }
@@ -116,6 +117,7 @@ func newOperation(method, path string, item *openapi3.PathItem, op *openapi3.Ope
 		if media == nil || media.Schema == nil {
 			return nil, errors.New("a body without a JSON schema")
 		}
+		o.yaml = op.RequestBody.Value.Content.Get("application/yaml") != nil
 		o.hasBody, o.needsBody, o.bodySchema = true, op.RequestBody.Value.Required, media.Schema.Value
 	}
 	switch o.id {
