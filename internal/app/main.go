@@ -161,7 +161,7 @@ func version() string {
 type configCommand struct{}
 
 func (configCommand) Run(t terminal) error {
-	c, err := config.Load(config.Print, t.environ)
+	c, err := loadConfig(config.Print, t.environ)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -51,6 +50,7 @@ type platform struct {
 	ends        *run.Ends
 	idempotency *eventstore.Idempotency
 	guard       *netguard.Guard
+	egress      egress
 
 	mail      *mail.Service
 	accounts  *account.Service
@@ -167,7 +167,7 @@ func (p *platform) buildSlices(context.Context) (err error) {
 	p.secrets = &secret.Service{
 		DB: p.db.main, Store: p.store, Key: p.orgKeys.Key, Region: p.master.Region, Require: p.orgs.Require, NewID: newID, Log: p.room("secret"),
 	}
-	p.tests = &apitest.Service{DB: p.db.main, Store: p.store, NewID: newID, CheckURL: p.guard.CheckURL, Log: p.room("apitest")}
+	p.tests = &apitest.Service{DB: p.db.main, Store: p.store, NewID: newID, CheckURL: p.egress.checkURL(p.guard), Log: p.room("apitest")}
 	p.ends, _ = run.NewEnds(p.feed)
 	p.runs = &run.Service{DB: p.db.main, Store: p.store, Jobs: jobs, Plans: p.plans, Ends: p.ends, Secrets: p.secrets, NewID: newID, Log: p.room("run")}
 	p.analytics = &analytics.Service{DB: p.db.analytics, Now: time.Now, Follow: p.follow}
@@ -240,13 +240,14 @@ func (p *platform) announceSetup(ctx context.Context) error {
 	return nil
 }
 
-// buildGuard makes the one dialler; what the operator allowed is opened in it.
+// buildGuard makes the one dialler, by the rules of the region whose runs this process executes.
 func (p *platform) buildGuard(context.Context) error {
-	rules, err := netguard.ParseAllow(strings.Join(p.cfg.Server.EgressAllow, ","))
-	if err != nil {
-		return fmt.Errorf("TESTFLOW_EGRESS_ALLOW: %w", err)
+	faults := &config.Faults{}
+	p.egress = readEgress(p.cfg, faults)
+	if len(faults.List) > 0 {
+		return faults
 	}
-	p.guard = netguard.New(netguard.Policy{Allow: rules}, time.Now)
+	p.guard = p.egress.guard(p.cfg.Worker.Region)
 	return nil
 }
 

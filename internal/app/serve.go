@@ -20,7 +20,7 @@ type serveCommand struct {
 
 // Run starts the doors, the pulse and the projections; workers are processes of their own.
 func (s *serveCommand) Run(ctx context.Context, t terminal) error {
-	c, err := config.Load(config.Serve, t.environ)
+	c, err := loadConfig(config.Serve, t.environ)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (w *workerCommand) Run(ctx context.Context, t terminal) error {
 	if w.Concurrency != 0 {
 		environ = append(environ, "TESTFLOW_WORKER_CONCURRENCY="+strconv.Itoa(w.Concurrency))
 	}
-	c, err := config.Load(config.Work, environ)
+	c, err := loadConfig(config.Work, environ)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func (u *upCommand) Run(ctx context.Context, t terminal) (err error) {
 	if u.Port != nil {
 		environ = append(environ, "PORT="+strconv.Itoa(*u.Port))
 	}
-	c, err := config.Load(config.Up, environ)
+	c, err := loadConfig(config.Up, environ)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,9 @@ type Server struct {
 	LeakedPasswords string         `env:"TESTFLOW_LEAKED_PASSWORDS_FILE" doc:"File of SHA-1 hashes of leaked passwords, ordered by hash, as Have I Been Pwned gives it: what stands in it is refused. Unset: only what the built-in lists hold."`
 	Invitation      time.Duration  `env:"TESTFLOW_INVITATION_LIFETIME" default:"168h" doc:"How long an invitation to an organization can be accepted."`
 	DeletionGrace   time.Duration  `env:"TESTFLOW_ORG_DELETION_GRACE" default:"720h" doc:"How long a deleted organization is kept, frozen, and can be restored before it is erased. 0: until the next hourly housekeeping."`
-	EgressAllow     []string       `env:"TESTFLOW_EGRESS_ALLOW" doc:"Networks that tests may call although they are private, comma-separated, each with an optional port: 10.20.0.0/16:443."`
+	EgressAllow     []string       `env:"TESTFLOW_EGRESS_ALLOW" doc:"Networks that tests may call although they are private, comma-separated, each with an optional port: 10.20.0.0/16:443. Metadata services and what this service listens on are opened only by their exact address and port. Give all TESTFLOW_EGRESS_… to servers and workers alike."`
+	EgressDeny      []string       `env:"TESTFLOW_EGRESS_DENY" doc:"What tests may not call, comma-separated; it wins over what is allowed: networks and addresses (10.66.0.0/16, 192.0.2.1:8443), names (db.example), all names below one (*.corp.example), ports (:2525). A name shuts that name; what it resolves to is shut by its network."`
+	EgressRegions   string         `env:"TESTFLOW_EGRESS_REGIONS" doc:"Rules of single regions, beside those for all: eu: allow=10.1.0.0/16,10.2.3.4:443 deny=*.corp.example; us: deny=10.0.0.0/8."`
 	MetricsToken    string         `env:"TESTFLOW_METRICS_TOKEN" secret:"true" doc:"Bearer token that /metrics asks for. Unset: /metrics answers loopback alone."`
 }
 

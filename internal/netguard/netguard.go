@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,6 +44,8 @@ func (e *BlockedError) Is(target error) bool { return target == ErrBlocked }
 type Policy struct {
 	// Allow opens what is shut otherwise; see ParseAllow.
 	Allow []Rule
+	// Deny shuts, and wins over Allow; see ParseDeny.
+	Deny []Denial
 	// Resolver replaces the system's name servers (tests, split horizon). Go's own resolver is used in any case.
 	Resolver *net.Resolver
 	// ConnectTimeout bounds one connection's establishing; 0 means 10 s.
@@ -115,14 +119,26 @@ func (g *Guard) DialContext(ctx context.Context, network, address string) (net.C
 	if network != "tcp" && network != "tcp4" && network != "tcp6" {
 		return nil, &BlockedError{Reason: "only TCP is allowed"}
 	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("split address: %w", err)
-	}
-	if err := checkHost(host); err != nil {
+	if err := g.checkAddress(address); err != nil {
 		return nil, err
 	}
 	return g.dialer.DialContext(ctx, network, address)
+}
+
+// checkAddress is what can be said of a "host:port" before it is looked up.
+func (g *Guard) checkAddress(address string) error {
+	host, portText, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("split address: %w", err)
+	}
+	if err := checkHost(host); err != nil {
+		return err
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return &URLError{"a port is a number from 1 to 65535"}
+	}
+	return g.deniedName(host, uint16(port))
 }
 
 // CheckBehindProxy says what can be known here of a target that a proxy will dial: nil, or a *BlockedError. It looks host
@@ -134,6 +150,9 @@ func (g *Guard) CheckBehindProxy(ctx context.Context, host string, port uint16) 
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return g.CheckAddr(netip.AddrPortFrom(addr, port))
+	}
+	if err := g.deniedName(host, port); err != nil {
+		return err
 	}
 	name := strings.TrimSuffix(strings.ToLower(host), ".")
 	switch {
@@ -181,11 +200,14 @@ func (g *Guard) CheckAddr(ap netip.AddrPort) error {
 	if ap.Port() == 0 {
 		return &BlockedError{Reason: "port 0 is not a port", Addr: ap}
 	}
+	if g.deniedAddr(ap) {
+		return &BlockedError{Reason: "the operator denies this address", Addr: ap}
+	}
 	single, inRange := g.allowed(ap)
 	if single {
 		return nil
 	}
-	if metadata[addr] {
+	if metadata[addr] || slices.ContainsFunc(carried(addr), func(inner netip.Addr) bool { return metadata[inner] }) {
 		return &BlockedError{Reason: "cloud metadata services are not allowed", Addr: ap}
 	}
 	local := g.isLocal(addr)

@@ -3,7 +3,6 @@ package netguard
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -17,11 +16,7 @@ func (g *Guard) DialUDP(ctx context.Context, network, address string) (*UDPConn,
 	if network != "udp" && network != "udp4" && network != "udp6" {
 		return nil, &BlockedError{Reason: "only UDP is allowed"}
 	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("split address: %w", err)
-	}
-	if err := checkHost(host); err != nil {
+	if err := g.checkAddress(address); err != nil {
 		return nil, err
 	}
 	conn, err := g.dialer.DialContext(ctx, network, address)

@@ -67,6 +67,9 @@ func (g *Guard) Check(u *url.URL) error {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return g.CheckAddr(netip.AddrPortFrom(addr, port))
 	}
+	if err := g.deniedName(host, port); err != nil {
+		return err
+	}
 	if badPorts[port] && !g.portOpened(port) {
 		return &BlockedError{Reason: "this port belongs to another protocol"}
 	}
