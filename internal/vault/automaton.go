@@ -34,7 +34,7 @@ func newAutomaton(forms []form) *automaton {
 		for j := range min(len(f.text), formDepth) {
 			at = a.grow(at, f.text[j])
 		}
-		a.nodes[at].ends = append(a.nodes[at].ends, int32(i)) //nolint:gosec // forms are counted by secrets
+		a.nodes[at].ends = append(a.nodes[at].ends, int32(i))
 	}
 	a.link()
 	return a

@@ -28,7 +28,7 @@ func decodeWith(text []byte, escape string, undo func([]byte, []byte) ([]byte, i
 			}
 			if n > 0 {
 				for _, c := range out {
-					v.text, v.from = append(v.text, c), append(v.from, int32(i)) //nolint:gosec // texts are below 2 GiB
+					v.text, v.from = append(v.text, c), append(v.from, int32(i))
 				}
 				i += n
 				changed = true
@@ -42,7 +42,7 @@ func decodeWith(text []byte, escape string, undo func([]byte, []byte) ([]byte, i
 		}
 		v.text = append(v.text, text[i:i+1+next]...)
 		for end := i + 1 + next; i < end; i++ {
-			v.from = append(v.from, int32(i)) //nolint:gosec // as above
+			v.from = append(v.from, int32(i))
 		}
 	}
 	v.from = append(v.from, int32(len(text))) //nolint:gosec // as above
@@ -143,7 +143,7 @@ func decodeEntities(text []byte) (view, bool) {
 		if err != nil {
 			return nil, 0
 		}
-		return utf8.AppendRune(out, rune(n)), end + 1 //nolint:gosec // 21 bits
+		return utf8.AppendRune(out, rune(n)), end + 1
 	})
 }
 
