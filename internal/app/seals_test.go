@@ -83,7 +83,9 @@ func TestAudit_whatASuperuserChanged_isNamed(t *testing.T) {
 			[]string{`INSERT INTO es.ledger_event (position, recorded_at, version, type_id, schema_ver, org_id, stream_id, append_id, actor_id, kind, content_hash, meta, data)
 				SELECT $4, recorded_at, 1, type_id, schema_ver, org_id, gen_random_uuid(), append_id, actor_id, kind, content_hash, meta, data FROM es.ledger_event WHERE org_id = $1 AND position = $2 AND $3 > 0`},
 			"position %[2]d: the event isn't in the sealed history, though later ones are: it was inserted afterwards",
-			func(l []string, e int) []string { return append(append(append([]string{}, l[:e+1]...), l[e]), l[e+1:]...) },
+			func(l []string, e int) []string {
+				return append(append(append([]string{}, l[:e+1]...), l[e]), l[e+1:]...)
+			},
 			"line %[4]d, position %[2]d: the server didn't write this line: it was put into the file",
 		},
 		"two in another order": {

@@ -129,8 +129,10 @@ func newSecretWorld(t *testing.T, u *user, target string) secretWorld {
 				{"source":"variable","property":"of_org","operator":"equals","expected":"yes"}],
 				"captures":[{"name":"seen","source":"jsonpath","property":"$.query.base64"},{"name":"issued","source":"jsonpath","property":"$.issued","secret":true}]`),
 			step("/redirect", `,"assertions":[{"source":"status","operator":"equals","expected":200}]`),
-			map[string]any{"request": map[string]any{"method": "POST", "url": target + "/error?q={{issued}}", "body": map[string]any{"text": "{{issued}} {{seen}}"}},
-				"assertions": []any{map[string]any{"source": "body", "operator": "equals", "expected": "{{issued}}"}}},
+			map[string]any{
+				"request":    map[string]any{"method": "POST", "url": target + "/error?q={{issued}}", "body": map[string]any{"text": "{{issued}} {{seen}}"}},
+				"assertions": []any{map[string]any{"source": "body", "operator": "equals", "expected": "{{issued}}"}},
+			},
 		},
 	}
 	refused := u.must(http.StatusUnprocessableEntity, "POST", "/api/tests", definition, nil)

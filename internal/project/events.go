@@ -19,7 +19,7 @@ const (
 	TypeDescribed = "project.described"
 	TypeDeleted   = "project.deleted"
 
-	TypeProjectVariablesChanged = "project.variables_changed"
+	TypeSharedVariablesChanged = "project.variables_changed"
 
 	TypeEnvironmentCreated   = "environment.created"
 	TypeEnvironmentRenamed   = "environment.renamed"
@@ -79,8 +79,8 @@ type VariablesChanged struct {
 	Previous map[string]string `json:"previous,omitempty"`
 }
 
-// ProjectVariablesChanged sets and removes variables of the project; the others stay.
-type ProjectVariablesChanged VariablesChanged
+// SharedVariablesChanged sets and removes variables of the project; the others stay.
+type SharedVariablesChanged VariablesChanged
 
 // EnvironmentDeleted is the last event of an environment.
 type EnvironmentDeleted struct {
@@ -100,7 +100,7 @@ func (Described) EventType() string { return TypeDescribed }
 func (Deleted) EventType() string { return TypeDeleted }
 
 // EventType names the event.
-func (ProjectVariablesChanged) EventType() string { return TypeProjectVariablesChanged }
+func (SharedVariablesChanged) EventType() string { return TypeSharedVariablesChanged }
 
 // EventType names the event.
 func (EnvironmentCreated) EventType() string { return TypeEnvironmentCreated }
@@ -127,7 +127,7 @@ func Types() []eventstore.Type {
 		ledger(TypeRenamed, func() eventstore.Data { return &Renamed{} }),
 		ledger(TypeDescribed, func() eventstore.Data { return &Described{} }),
 		ledger(TypeDeleted, func() eventstore.Data { return &Deleted{} }),
-		ledger(TypeProjectVariablesChanged, func() eventstore.Data { return &ProjectVariablesChanged{} }),
+		ledger(TypeSharedVariablesChanged, func() eventstore.Data { return &SharedVariablesChanged{} }),
 		ledger(TypeEnvironmentCreated, func() eventstore.Data { return &EnvironmentCreated{} }),
 		ledger(TypeEnvironmentRenamed, func() eventstore.Data { return &EnvironmentRenamed{} }),
 		ledger(TypeEnvironmentDescribed, func() eventstore.Data { return &EnvironmentDescribed{} }),

@@ -82,7 +82,7 @@ func (p Project) change(patch Patch) (news []eventstore.Data, err error) {
 		}
 	}
 	if changed := org.ChangeVariables(&faults, "A project", p.Variables, patch.Variables); changed != nil {
-		news = append(news, ProjectVariablesChanged(*changed))
+		news = append(news, SharedVariablesChanged(*changed))
 	}
 	return news, invalid("project.invalid", &faults)
 }

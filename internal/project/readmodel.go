@@ -64,8 +64,8 @@ func applyProject(ctx context.Context, q *projectdb.Queries, e eventstore.Event)
 		if err := q.DescribeProject(ctx, projectdb.DescribeProjectParams{OrgID: e.OrgID, ProjectID: e.StreamID, Description: d.Description}); err != nil {
 			return err
 		}
-	case TypeProjectVariablesChanged:
-		var d ProjectVariablesChanged
+	case TypeSharedVariablesChanged:
+		var d SharedVariablesChanged
 		if err := e.Decode(&d); err != nil {
 			return err
 		}

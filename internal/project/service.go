@@ -90,10 +90,10 @@ func VariablesAt(ctx context.Context, tx pgx.Tx, store *eventstore.Store, orgID,
 		if e.Version > version {
 			break
 		}
-		if e.Type != TypeProjectVariablesChanged {
+		if e.Type != TypeSharedVariablesChanged {
 			continue
 		}
-		var d ProjectVariablesChanged
+		var d SharedVariablesChanged
 		if err := e.Decode(&d); err != nil {
 			return nil, fmt.Errorf("fold project %s at version %d: %w", id, e.Version, err)
 		}
