@@ -230,5 +230,5 @@ func (s *Service) ForgetTx(ctx context.Context, tx pgx.Tx, a Account) error {
 	if err := errors.Join(q.ForgetCodes(ctx, a.ID), q.ForgetPending(ctx, a.Email)); err != nil {
 		return fmt.Errorf("forget codes: %w", err)
 	}
-	return s.Mail.ForgetTx(ctx, tx, a.ID)
+	return s.Mail.ForgetTx(ctx, tx, a.ID, a.Email)
 }

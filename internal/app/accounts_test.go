@@ -95,6 +95,37 @@ func TestOutbox_isEnoughToGoOn(t *testing.T) {
 	assert.NotContains(t, p.errs.String(), mailedCode.FindString(shown))
 }
 
+// TestErase_emptiesTheOutbox of the mails to who is erased, over the API and on the server, and of no other.
+func TestErase_emptiesTheOutbox(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t)
+	p, ok := in.start()
+	require.True(t, ok, "up ended: %s", p.errs)
+	u := &user{t: t, url: func() string { return p.url }}
+	tokens := map[string]string{}
+	for _, name := range []string{"ada", "bob", "cyd"} { // ada is the operator
+		var signedIn struct{ AccessToken string }
+		address := name + "@example.com"
+		u.must(http.StatusCreated, "POST", "/api/auth/register", map[string]any{"email": address, "password": "marble otter sunset violin", "name": name}, &signedIn)
+		u.must(http.StatusAccepted, "POST", "/api/auth/password/forgot", map[string]any{"email": address}, nil)
+		tokens[name] = signedIn.AccessToken
+	}
+	require.Eventually(t, func() bool {
+		found, err := filepath.Glob(filepath.Join(in.dataDir, "outbox", "*-account-*.eml"))
+		return err == nil && len(found) == 6 // a code for the address and one for the password
+	}, 30*time.Second, 50*time.Millisecond)
+
+	bob := &user{t: t, url: u.url, token: tokens["bob"]}
+	bob.must(http.StatusNoContent, "DELETE", "/api/auth/me", map[string]any{"password": "marble otter sunset violin"}, nil)
+	list, _ := in.run("outbox")
+	assert.NotContains(t, list, "bob@example.com")
+	assert.Equal(t, 2, strings.Count(list, "cyd@example.com"), list)
+	in.run("account", "erase", "cyd@example.com", "--yes")
+	list, _ = in.run("outbox")
+	assert.NotContains(t, list, "cyd@example.com")
+	assert.Equal(t, 2, strings.Count(list, "ada@example.com"), list)
+}
+
 // TestServe_saysThatItSendsNoMail, at its start and in its answers.
 func TestServe_saysThatItSendsNoMail(t *testing.T) {
 	t.Parallel()

@@ -25,6 +25,13 @@ func (p *platform) buildMail(jobs *river.Client[pgx.Tx]) error {
 	if err != nil {
 		return fmt.Errorf("TESTFLOW_SMTP_FROM: %w", err)
 	}
+	if p.command == config.Up {
+		dir, err := openDataDir(p.cfg)
+		if err != nil {
+			return err
+		}
+		p.mail.Kept = &mail.Outbox{Dir: dir.outbox(), From: from}
+	}
 	switch {
 	case m.Host != "":
 		out, err := mail.NewSMTP(mail.SMTPConfig{
@@ -34,12 +41,8 @@ func (p *platform) buildMail(jobs *river.Client[pgx.Tx]) error {
 			return fmt.Errorf("TESTFLOW_SMTP_…: %w", err)
 		}
 		p.mail.Out = out
-	case p.command == config.Up:
-		dir, err := openDataDir(p.cfg)
-		if err != nil {
-			return err
-		}
-		p.mail.Out = &mail.Outbox{Dir: dir.outbox(), From: from}
+	case p.mail.Kept != nil:
+		p.mail.Out = p.mail.Kept
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/testflow/testflow/internal/config"
 	"github.com/testflow/testflow/internal/eventstore"
 	"github.com/testflow/testflow/internal/fault"
+	"github.com/testflow/testflow/internal/mail"
 	"github.com/testflow/testflow/internal/org"
 )
 
@@ -101,7 +102,12 @@ func (a *accountEraseCommand) Run(ctx context.Context, t terminal) error {
 		if err != nil {
 			return err
 		}
-		accounts := &account.Service{DB: dbs.main, Store: store, Persons: persons, NewID: newID}
+		data, err := openDataDir(c)
+		if err != nil {
+			return err
+		}
+		post := &mail.Service{DB: dbs.main, Kept: &mail.Outbox{Dir: data.outbox()}} // it forgets and sends nothing
+		accounts := &account.Service{DB: dbs.main, Store: store, Persons: persons, Mail: post, NewID: newID}
 		orgs := &org.Service{DB: dbs.main, Store: store, Accounts: accounts, DeletionGrace: c.Server.DeletionGrace, NewID: newID}
 		who, err := a.find(ctx, accounts)
 		if err != nil {

@@ -108,7 +108,7 @@ func (s *Service) deliver(ctx context.Context, id uuid.UUID, last bool) error {
 	var refused *Refused
 	switch {
 	case err == nil:
-		return s.delivered(ctx, id, kind, attempts)
+		return s.delivered(ctx, letter, attempts)
 	case errors.As(err, &refused):
 		return s.bury(ctx, id, kind, attempts, fmt.Sprintf("refused with %d", refused.Code))
 	}
@@ -150,15 +150,21 @@ func (s *Service) book(ctx context.Context, fn func(ctx context.Context, q *mail
 	return fn(ctx, maildb.New(s.DB.System))
 }
 
-func (s *Service) delivered(ctx context.Context, id uuid.UUID, kind string, attempts int) error {
-	err := s.book(ctx, func(ctx context.Context, q *maildb.Queries) error {
-		_, err := q.DeleteMail(ctx, id)
+// delivered books a letter as handed over. Whose row is gone was erased while it was written: then its file goes too.
+// Where that can't be known, it goes as well, and the next attempt writes it again if there is somebody to write to.
+func (s *Service) delivered(ctx context.Context, l Letter, attempts int) error {
+	var rows int64
+	err := s.book(ctx, func(ctx context.Context, q *maildb.Queries) (err error) {
+		rows, err = q.DeleteMail(ctx, l.ID)
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("mail %s was handed over, and that could not be stored: %w", id, err)
+	if (err != nil || rows == 0) && s.Kept != nil {
+		err = errors.Join(err, s.Kept.remove(l.file()))
 	}
-	s.Log.InfoContext(ctx, "mail handed over", slog.String("mail_id", id.String()), slog.String("kind", kind), slog.Int("attempts", attempts))
+	if err != nil {
+		return fmt.Errorf("mail %s was handed over, and that could not be stored: %w", l.ID, err)
+	}
+	s.Log.InfoContext(ctx, "mail handed over", slog.String("mail_id", l.ID.String()), slog.String("kind", l.Kind), slog.Int("attempts", attempts))
 	return nil
 }
 

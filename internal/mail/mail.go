@@ -78,6 +78,7 @@ type Service struct {
 	Master *vault.Master
 	Jobs   *river.Client[pgx.Tx] // that inserts
 	Out    Outbound              // nil = this installation sends no mail
+	Kept   *Outbox               // the files of mails on this machine, of today or from before; nil = there can be none
 	Now    func() time.Time
 	NewID  func() uuid.UUID
 	Log    *slog.Logger
@@ -135,15 +136,19 @@ func (s *Service) SendTx(ctx context.Context, tx pgx.Tx, m Message) error {
 	return nil
 }
 
-// ForgetTx removes what is on its way to an account's person.
-func (s *Service) ForgetTx(ctx context.Context, tx pgx.Tx, accountID uuid.UUID) error {
+// ForgetTx removes what is on its way to an account's person, and the files that the outbox keeps of their address. Those
+// are gone even if the transaction fails afterwards; one that is written meanwhile is taken back by who delivers it.
+func (s *Service) ForgetTx(ctx context.Context, tx pgx.Tx, accountID uuid.UUID, address string) error {
 	if s == nil {
 		return nil
 	}
 	if _, err := maildb.New(tx).DeleteMailOfAccount(ctx, &accountID); err != nil {
 		return fmt.Errorf("remove mails: %w", err)
 	}
-	return nil
+	if s.Kept == nil {
+		return nil
+	}
+	return s.Kept.Forget(address)
 }
 
 // clean makes headers of one line each and refuses what is no mail.

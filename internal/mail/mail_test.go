@@ -364,6 +364,62 @@ func TestOutbox_isReadByPeople(t *testing.T) {
 	require.WithinDuration(t, time.Now(), kept[0].At, time.Minute)
 }
 
+// outFunc delivers as a test says.
+type outFunc func(ctx context.Context, l ours.Letter) error
+
+func (f outFunc) Deliver(ctx context.Context, l ours.Letter) error { return f(ctx, l) }
+
+// Who is erased has no mail left in the outbox, not even one that is being written at that moment; all else stays.
+func TestOutbox_forgetsAPerson(t *testing.T) {
+	t.Parallel()
+	from, err := ours.NewSender("TestFlow <testflow@localhost>")
+	require.NoError(t, err)
+	box := &ours.Outbox{Dir: filepath.Join(t.TempDir(), "outbox"), From: from}
+	p := newPost(t, box)
+	p.Kept = box
+	ada, eve := hello, hello
+	ada.AccountID, eve.To = p.NewID(), "eve@example.com"
+	forget := func() {
+		require.NoError(t, p.DB.InSystem(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+			return p.ForgetTx(ctx, tx, ada.AccountID, "Ada@example.com")
+		}))
+	}
+	recipients := func() (to []string) {
+		kept, err := ours.ReadOutbox(box.Dir)
+		require.NoError(t, err)
+		for _, k := range kept {
+			to = append(to, k.To)
+		}
+		return to
+	}
+	forget() // where no folder is
+
+	for range 2 {
+		p.send(t, ada)
+		p.send(t, eve)
+	}
+	require.NoError(t, p.Flush(t.Context()))
+	require.Len(t, recipients(), 4)
+	foreign := filepath.Join(box.Dir, "notes.eml")
+	require.NoError(t, os.WriteFile(foreign, []byte("no mail"), 0o600))
+	forget()
+	require.FileExists(t, foreign)
+	require.NoError(t, os.Remove(foreign))
+	require.Equal(t, []string{"eve@example.com", "eve@example.com"}, recipients())
+
+	p.send(t, ada)
+	written := false
+	p.Out = outFunc(func(ctx context.Context, l ours.Letter) error {
+		forget()
+		err := box.Deliver(ctx, l)
+		written = len(recipients()) == 3
+		return err
+	})
+	require.NoError(t, p.Flush(t.Context()))
+	require.True(t, written)
+	require.Equal(t, []string{"eve@example.com", "eve@example.com"}, recipients(), "taken back")
+}
+
 func TestOutbox_theOldestGo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

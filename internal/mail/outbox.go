@@ -44,12 +44,45 @@ func (o *Outbox) Deliver(_ context.Context, l Letter) error {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return fmt.Errorf("%w: %w", errOutbox, err)
 	}
-	// By time to the microsecond, as the database keeps it, so that a listing is in order; by id, so that a letter has one file.
-	name := l.At.UTC().Format("20060102T150405.000000") + "-" + strings.ReplaceAll(l.Kind, ".", "-") + "-" + l.ID.String()[24:] + ".eml"
-	if err := writeFile(filepath.Join(o.Dir, name), content.Bytes()); err != nil {
+	if err := writeFile(filepath.Join(o.Dir, l.file()), content.Bytes()); err != nil {
 		return fmt.Errorf("%w: %w", errOutbox, err)
 	}
 	return o.trim()
+}
+
+// file is the name of a letter's file: by time to the microsecond, as the database keeps it, so that a listing is in order;
+// by id, so that a letter has one.
+func (l Letter) file() string {
+	return l.At.UTC().Format("20060102T150405.000000") + "-" + strings.ReplaceAll(l.Kind, ".", "-") + "-" + l.ID.String()[24:] + ".eml"
+}
+
+// Forget removes every mail to an address. What cannot be removed is an error that names the file, and the others are gone;
+// what is no mail of an outbox stays where it is.
+func (o *Outbox) Forget(address string) error {
+	names, err := files(o.Dir)
+	if err != nil {
+		return err
+	}
+	var stuck []error
+	for _, name := range names {
+		k, err := readKept(o.Dir, name)
+		var unreadable *fs.PathError
+		switch {
+		case errors.As(err, &unreadable) && !errors.Is(err, fs.ErrNotExist):
+			stuck = append(stuck, fmt.Errorf("%w: %w", errOutbox, err))
+		case err == nil && strings.EqualFold(k.To, address):
+			stuck = append(stuck, o.remove(name))
+		}
+	}
+	return errors.Join(stuck...)
+}
+
+// remove removes a file that may be gone already.
+func (o *Outbox) remove(name string) error {
+	if err := os.Remove(filepath.Join(o.Dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", errOutbox, err)
+	}
+	return nil
 }
 
 // writeFile writes a file of mode 0600, whole or not at all.
@@ -72,8 +105,8 @@ func (o *Outbox) trim() error {
 		return err
 	}
 	for _, name := range names[:max(0, len(names)-keptFiles)] {
-		if err := os.Remove(filepath.Join(o.Dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: %w", errOutbox, err)
+		if err := o.remove(name); err != nil {
+			return err
 		}
 	}
 	return nil
