@@ -55,6 +55,10 @@ test/race: ## The same under the race detector (slower; needs a C compiler)
 	@command -v $${CC:-cc} >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || { echo "make test/race: the race detector needs a C compiler; install gcc or clang" >&2; exit 2; }
 	@CGO_ENABLED=1 $(WITH_POSTGRES) $(GOTEST) -race -timeout 30m $(TESTFLAGS) $(PKG)
 
+.PHONY: test/hostile
+test/hostile: ## Make 10 000 runs against everything that a target can do to a client; goroutines, descriptors and memory stay flat (minutes)
+	@TESTFLOW_TEST_HOSTILE_RUNS=$${TESTFLOW_TEST_HOSTILE_RUNS:-10000} $(GOTEST) -count 1 -v -run 'TestHostile_flat' -timeout 60m $(TESTFLAGS) ./internal/executor
+
 .PHONY: attack
 attack: ## Run the attacks: every test that plays an intruder (TestAttack…), against a real Postgres
 	@$(WITH_POSTGRES) $(GOTEST) -timeout $(TEST_TIMEOUT) -run '^TestAttack' $(TESTFLAGS) $(PKG)

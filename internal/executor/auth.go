@@ -163,6 +163,11 @@ func (x *exchanging) send(ctx context.Context) (*http.Response, *tracer, *Error)
 			x.answer.timings.add(trace.finish(now()))
 			return nil, nil, x.runner.failed(ctx, failed, trace.phase())
 		}
+		if resp.StatusCode == http.StatusSwitchingProtocols { // nobody asked it to
+			_ = resp.Body.Close()
+			x.answer.timings.add(trace.finish(now()))
+			return nil, nil, &Error{Code: CodeProtocol, Phase: PhaseFirstByte, Message: "The target switches to another protocol, which was not asked for."}
+		}
 		if cookies := resp.Cookies(); len(cookies) > 0 {
 			if x.spec.UsesCookies() {
 				x.runner.jar.get().SetCookies(x.url, cookies)

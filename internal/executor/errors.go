@@ -174,6 +174,8 @@ func classifyTLS(err error, phase Phase) *Error {
 		return tlsError("The target's certificate is not valid.")
 	case errors.As(err, &verify):
 		return tlsError("The target's certificate could not be verified.")
+	case strings.Contains(err.Error(), "no renegotiation"):
+		return tlsError("The target wants to renegotiate TLS, which is refused.")
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return tlsError("The target does not speak TLS on this port.")
 	case errors.As(err, &alert) && uint8(alert) == noApplicationProtocol, strings.Contains(err.Error(), "no application protocol"):
@@ -213,6 +215,8 @@ func classifyHTTP(err error, phase Phase) *Error {
 	var netErr net.Error
 	switch {
 	// net/http has no type for these.
+	case strings.Contains(text, "long trailer"):
+		return &Error{Code: CodeTooLarge, Message: "The response's trailers are too large.", Phase: phase}
 	case strings.Contains(text, "response headers exceeded"), strings.Contains(text, "header list larger"), strings.Contains(text, "header list too large"):
 		return &Error{Code: CodeTooLarge, Message: "The response's headers are too large.", Phase: phase}
 	case strings.Contains(text, "COMPRESSION_ERROR"):
@@ -220,6 +224,8 @@ func classifyHTTP(err error, phase Phase) *Error {
 		return &Error{Code: CodeTooLarge, Message: "The response's headers are too large, or not encoded as HTTP/2 has it.", Phase: phase}
 	case strings.Contains(text, "does not support HTTP/2"), strings.Contains(text, "unsupported protocol"), strings.Contains(text, "unexpected ALPN"):
 		return protocol("The target does not speak the chosen version of HTTP.")
+	case strings.Contains(text, "received GOAWAY"), strings.Contains(text, "client connection force closed"), strings.Contains(text, "client conn could not be established"):
+		return protocol("The target ended the connection.")
 	case errors.As(err, &netErr) && netErr.Timeout():
 		return &Error{Code: CodeTimeout, Message: "The target did not answer in time.", Phase: phase}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

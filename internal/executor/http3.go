@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,16 +24,44 @@ const (
 	keepAlive = 5 * time.Second
 )
 
-// http3Transport is HTTP/3 for one run: its connections live as long as the run does.
-type http3Transport struct{ *http3.Transport }
+// http3Transport is HTTP/3 for one run: its connections live as long as the run does. It keeps them itself, since
+// http3.Transport forgets a connection on which a request failed, and leaves it open.
+type http3Transport struct {
+	*http3.Transport
+
+	mu     sync.Mutex
+	closed bool
+	conns  []*quic.Conn
+}
 
 // CloseIdleConnections closes all connections; a run that ends has nothing under way.
 func (t *http3Transport) CloseIdleConnections() {
-	_ = t.Close() // what it sends to say goodbye may be lost
+	_ = t.Close() // also ends dials; what it sends to say goodbye may be lost
+	t.mu.Lock()
+	conns := t.conns
+	t.conns, t.closed = nil, true
+	t.mu.Unlock()
+	for _, c := range conns {
+		_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	}
+}
+
+// keep has c closed with the transport.
+func (t *http3Transport) keep(c *quic.Conn) {
+	t.mu.Lock()
+	closed := t.closed
+	if !closed {
+		t.conns = append(t.conns, c)
+	}
+	t.mu.Unlock()
+	if closed {
+		_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	}
 }
 
 func (t *transports) makeHTTP3(config *tls.Config, w *wire) *http3Transport {
-	return &http3Transport{&http3.Transport{
+	tr := &http3Transport{}
+	tr.Transport = &http3.Transport{
 		TLSClientConfig:        config,
 		DisableCompression:     true, // we decode under caps
 		MaxResponseHeaderBytes: limits.MaxResponseHeaderBytes,
@@ -46,9 +75,14 @@ func (t *transports) makeHTTP3(config *tls.Config, w *wire) *http3Transport {
 			MaxIncomingUniStreams:      16, // HTTP/3 needs three
 		},
 		Dial: func(ctx context.Context, addr string, tlsConf *tls.Config, conf *quic.Config) (*quic.Conn, error) {
-			return t.dialQUIC(ctx, w, addr, tlsConf, conf)
+			conn, err := t.dialQUIC(ctx, w, addr, tlsConf, conf)
+			if err == nil {
+				tr.keep(conn)
+			}
+			return conn, err
 		},
-	}}
+	}
+	return tr
 }
 
 // dialQUIC connects through the guard. The socket is closed when the connection has ended.

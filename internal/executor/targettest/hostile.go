@@ -11,6 +11,13 @@ import (
 	"time"
 )
 
+// HostileOrigin is a place that does one thing to a client.
+type HostileOrigin struct {
+	URL  string
+	Code string // that a GET with a timeout of some hundred milliseconds ends in
+	Body bool   // it takes a request with a body to see it
+}
+
 // Hostile lists the hostile routes, each with the code of the result it must end in under a spec of one GET with a
 // timeout of some hundred milliseconds, "" when the run passes.
 func Hostile() map[string]string {
@@ -55,6 +62,19 @@ func Hostile() map[string]string {
 		"/hostile/unknown-coding":   "protocol",
 		"/hostile/many-codings":     "protocol",
 		"/hostile/cookie-flood":     "",
+		"/hostile/trailers":         "",
+		"/hostile/trailer-flood":    "tooLarge",
+		"/hostile/trailer-garbage":  "protocol",
+		"/hostile/flood-100":        "tooLarge",
+		"/hostile/switches":         "protocol",
+		"/hostile/space-in-header":  "",
+		"/hostile/http-0.9":         "protocol",
+		"/hostile/http-3.0":         "",
+		"/hostile/both-lengths":     "",
+		"/hostile/odd-coding":       "protocol",
+		"/hostile/204-with-body":    "",
+		"/hostile/huge-chunk":       "tooLarge",
+		"/hostile/loop-growing":     "redirects",
 		"/hostile/deep-json":        "",
 		"/hostile/bad-utf8":         "",
 	}
@@ -110,6 +130,10 @@ func (s *Server) hostile(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("/hostile/loop", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/hostile/loop", http.StatusFound)
+	})
+	mux.HandleFunc("/hostile/loop-growing", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", "/hostile/loop-growing?"+r.URL.RawQuery+strings.Repeat("x", 3000))
+		w.WriteHeader(http.StatusFound)
 	})
 	mux.HandleFunc("/hostile/loop-other", func(w http.ResponseWriter, r *http.Request) {
 		to := s.OtherURL
@@ -172,6 +196,16 @@ func hostileRaw(mux *http.ServeMux) {
 		"nul-header":      "HTTP/1.1 200 OK\r\nX-Nul: a\x00b\r\nContent-Length: 0\r\n\r\n",
 		"bad-status":      "HTTP/1.1 two-hundred OK\r\n\r\n",
 		"close":           "",
+		"trailers":        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\nX-Other: 2\r\n\r\n",
+		"trailer-flood":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n" + strings.Repeat("X-Flood: flood\r\n", 10_000) + "\r\n",
+		"trailer-garbage": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nno trailer at all\r\n\r\n",
+		"switches":        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n",
+		"space-in-header": "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
+		"http-0.9":        "<html>no head at all</html>",
+		"http-3.0":        "HTTP/3.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+		"both-lengths":    "HTTP/1.1 200 OK\r\nContent-Length: 50\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+		"odd-coding":      "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+		"204-with-body":   "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok",
 	}
 	for name, text := range answers {
 		mux.HandleFunc("/hostile/"+name, func(w http.ResponseWriter, _ *http.Request) {
@@ -190,6 +224,8 @@ func hostileRaw(mux *http.ServeMux) {
 	}
 	repeat("header-flood", "HTTP/1.1 200 OK\r\n", strings.Repeat("X-Flood: flood\r\n", 100))
 	repeat("long-header", "HTTP/1.1 200 OK\r\nX-Long: ", strings.Repeat("x", 4096))
+	repeat("flood-100", "", "HTTP/1.1 100 Continue\r\n\r\n")
+	repeat("huge-chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7fffffff\r\n", strings.Repeat("x", 64<<10))
 	repeat("flood-103", "", "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
 	repeat("endless-chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", strings.Repeat("10\r\n0123456789abcdef\r\n", 256))
 	repeat("chunk-extensions", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1;"+strings.Repeat("e", 2000)+"\r\nx\r\n")

@@ -26,12 +26,6 @@ type HTTP3 struct {
 	connections atomic.Int64
 }
 
-// HostileOrigin is a place that does one thing to a client.
-type HostileOrigin struct {
-	URL  string
-	Code string // that a GET with a timeout of some hundred milliseconds ends in
-}
-
 // Connections is how many QUIC connections were accepted by URL and MutualURL so far.
 func (h *HTTP3) Connections() int64 { return h.connections.Load() }
 
@@ -197,7 +191,9 @@ func (h *HTTP3) hostile(tb testing.TB, cert tls.Certificate) {
 // listen accepts QUIC connections and gives each to do, then closes it.
 func (h *HTTP3) listen(tb testing.TB, cert tls.Certificate, protocol string, do func(ctx context.Context, c *quic.Conn)) string {
 	tb.Helper()
-	l, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
+	socket := listenUDP(tb)
+	transport := &quic.Transport{Conn: socket}
+	l, err := transport.Listen(&tls.Config{
 		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, NextProtos: []string{protocol},
 	}, &quic.Config{MaxIdleTimeout: 20 * time.Second})
 	if err != nil {
@@ -224,6 +220,8 @@ func (h *HTTP3) listen(tb testing.TB, cert tls.Certificate, protocol string, do 
 		stop()
 		_ = l.Close()
 		wg.Wait()
+		_ = transport.Close()
+		_ = socket.Close()
 	})
 	return fmt.Sprintf("https://%s", l.Addr())
 }

@@ -34,6 +34,8 @@ type Server struct {
 	// RefusedURL is a port of loopback that nobody listens on.
 	RefusedURL string
 	TLSTargets
+	// Origins are hostile as a whole, by TLS or HTTP/2, by name.
+	Origins map[string]HostileOrigin
 
 	connections atomic.Int64
 	authState   *authState
@@ -46,7 +48,7 @@ func (s *Server) Connections() int64 { return s.connections.Load() }
 // New starts the target; it is stopped when tb ends.
 func New(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{authState: newAuthState()}
+	s := &Server{Origins: map[string]HostileOrigin{}, authState: newAuthState()}
 	ca := newAuthority(tb)
 	s.CAs = ca.pool
 	plain := s.start(tb, nil, true)
@@ -64,6 +66,8 @@ func New(tb testing.TB) *Server {
 	s.RefusedURL = refusedURL(tb)
 	s.authority = ca
 	s.startTLS(tb)
+	s.hostileTLS(tb)
+	s.hostileHTTP2(tb)
 	return s
 }
 

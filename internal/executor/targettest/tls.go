@@ -1,6 +1,7 @@
 package targettest
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -213,4 +214,38 @@ func selfSigned(tb testing.TB) tls.Certificate {
 		tb.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// hostileTLS are the origins that are hostile by TLS.
+func (s *Server) hostileTLS(tb testing.TB) {
+	tb.Helper()
+	good := s.goodCertificate(tb)
+	// With TLS 1.3 the refusal comes when the client is done with the handshake, and may get lost behind a reset.
+	required := s.startWith(tb, &tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.CAs})
+	for name, url := range map[string]string{
+		"expired": s.ExpiredURL, "wrong-host": s.WrongNameURL, "self-signed": s.SelfSignedURL, "old-version": s.OldURL,
+		"garbage": s.GarbageURL, "cut": s.CutURL, "huge-chain": s.HugeChainURL, "not-tls": s.NotTLSURL,
+		"certificate-required": required.URL,
+		"renegotiates": s.startRenegotiating(tb, good),
+		"alert":        s.startRaw(tb, func(c net.Conn) { _, _ = c.Write([]byte{21, 3, 3, 0, 2, 2, 40}) }),
+		"warnings": s.startRaw(tb, func(c net.Conn) {
+			until(func() error { _, err := c.Write(bytes.Repeat([]byte{21, 3, 3, 0, 2, 1, 90}, 100)); return err }) //nolint:wrapcheck // only whether
+		}),
+		"endless-record": s.startRaw(tb, func(c net.Conn) {
+			_, _ = c.Write([]byte{22, 3, 3, 0x40, 0x00, 2, 0xff, 0xff, 0xff})
+			until(func() error { _, err := c.Write(make([]byte, 16<<10)); return err }) //nolint:wrapcheck // only whether
+		}),
+	} {
+		s.Origins["tls-"+name] = HostileOrigin{URL: url, Code: "tls"}
+	}
+	s.Origins["tls-hang"] = HostileOrigin{URL: s.HangURL, Code: "timeout"}
+	s.Origins["tls-drip"] = HostileOrigin{Code: "timeout", URL: s.startRaw(tb, func(c net.Conn) {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		_, err := c.Write([]byte{22, 3, 3, 0x10, 0x00, 2, 0, 0x0f, 0xfc})
+		for err == nil {
+			<-tick.C
+			_, err = c.Write([]byte{0})
+		}
+	})}
 }
