@@ -128,7 +128,7 @@ func (w *world) each(name string, fn func()) {
 }
 
 func definesATest(op *openapi3.Operation) bool {
-	return slices.Contains([]string{"createTest", "replaceTest", "updateTest", "validateTest"}, op.OperationID)
+	return slices.Contains([]string{"createTest", "replaceTest", "updateTest", "validateTest", "reevaluateRun", "reevaluateTest"}, op.OperationID)
 }
 
 // everyBody calls fn with every operation that takes a body, public ones too.

@@ -22,6 +22,8 @@ import (
 // unrecorded are the commands that leave no event, and why.
 var unrecorded = map[string]string{
 	"validateTest":        "changes nothing",
+	"reevaluateRun":       "changes nothing; it reads what getRun reads",
+	"reevaluateTest":      "changes nothing; it reads what getRun reads",
 	"lookUpInvitation":    "changes nothing",
 	"confirmRegistration": "makes what register makes, where the policy wants a code; org holds that",
 	"refresh":             "goes on with a session whose beginning is on record; a token that is used twice is an event",

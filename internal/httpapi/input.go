@@ -224,7 +224,7 @@ func (s *Server) checkBody(c echo.Context, op *operation) ([]byte, []fault.Field
 		}
 		return nil, faults, nil
 	}
-	if op.definition {
+	if op.definition || op.assertions {
 		object, ok := value.(map[string]any)
 		if !ok {
 			return nil, nil, invalid([]fault.Field{{Detail: "must be an object"}})

@@ -35,6 +35,7 @@ type operation struct {
 	definition bool // takes a test's definition, whose only judge is apitest
 	patch      bool // of a definition: the body is a merge patch
 	yaml       bool // takes its body as application/yaml too
+	assertions bool // takes assertions, whose only judge is run
 	secret     bool // x-answers-secret: its answer shows a secret
 	produces   []string
 }
@@ -124,6 +125,8 @@ func newOperation(method, path string, item *openapi3.PathItem, op *openapi3.Ope
 	case "createTest", "replaceTest", "updateTest", "validateTest", "createFragment", "replaceFragment", "updateFragment":
 		o.definition = true
 		o.patch = op.OperationID == "updateTest" || op.OperationID == "updateFragment"
+	case "reevaluateRun", "reevaluateTest":
+		o.assertions = true
 	}
 	for status, answer := range op.Responses.Map() {
 		if strings.HasPrefix(status, "2") && answer.Value != nil {

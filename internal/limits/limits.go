@@ -225,6 +225,11 @@ const (
 	// JudgeTime bounds what the assertions and captures of one step may take together, so that 200 slow paths cannot hold
 	// a worker for 200 × SelectorTime.
 	JudgeTime = 5 * time.Second
+	// ReevaluateTime bounds what one request to judge stored responses again may take, MaxReevaluated the runs that it may be
+	// about, ReevaluateSlack how much later than its answer a response may have been judged: JudgeTime, and the wait for it.
+	ReevaluateTime  = 10 * time.Second
+	MaxReevaluated  = 200
+	ReevaluateSlack = 10 * time.Second
 	// MaxZstdWindow is what RFC 9659 lets a server use for content coding zstd.
 	MaxZstdWindow = 8 << 20
 	// MaxDrained is how much of a redirect's body is read to keep its connection.

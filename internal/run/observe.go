@@ -163,10 +163,19 @@ func (r *recorder) count(v executor.StepFinished) {
 }
 
 func (r *recorder) assertion(v executor.AssertionEvaluated) {
+	d := evaluated(v.Verdict)
+	d.Attempt, d.Region, d.Step, d.Iteration, d.StepName, d.Index = r.attempt, r.args.Region, v.Step, v.Iteration, r.name, v.Index
+	columns := r.columns
+	pass := v.Pass
+	columns.OK = &pass
+	r.add(columns, d)
+}
+
+// evaluated is a verdict as it is told, without the place where its assertion stands.
+func evaluated(v testspec.Verdict) AssertionEvaluated {
 	d := AssertionEvaluated{
-		Attempt: r.attempt, Region: r.args.Region, Step: v.Step, Iteration: v.Iteration, StepName: r.name, Index: v.Index, Source: v.Source, Property: v.Property,
-		Filters: v.Filters, Quantifier: v.Quantifier, Operator: v.Operator,
-		Not: v.Not, Expected: v.Expected.JSON, ExpectedTruncated: v.Expected.Truncated, Actual: v.Actual.JSON, ActualTruncated: v.Actual.Truncated,
+		Source: v.Source, Property: v.Property, Filters: v.Filters, Quantifier: v.Quantifier, Operator: v.Operator, Not: v.Not,
+		Expected: v.Expected.JSON, ExpectedTruncated: v.Expected.Truncated, Actual: v.Actual.JSON, ActualTruncated: v.Actual.Truncated,
 		Pass: v.Pass, Severity: string(v.Severity), Message: v.Message,
 	}
 	if v.Actual.Truncated {
@@ -175,10 +184,7 @@ func (r *recorder) assertion(v executor.AssertionEvaluated) {
 	if d.Severity == "" {
 		d.Severity = string(testspec.Hard)
 	}
-	columns := r.columns
-	pass := v.Pass
-	columns.OK = &pass
-	r.add(columns, d)
+	return d
 }
 
 func (r *recorder) add(columns eventstore.RunColumns, d eventstore.Data) {

@@ -165,6 +165,12 @@ type plan struct {
 	fragments    map[string]testspec.Fragment
 }
 
+// layers are the variables of a run without its captures, from those that win to those that lose; own are the test's own,
+// generated values made. It is the order that executor has.
+func (p plan) layers(own map[string]string) []map[string]string {
+	return []map[string]string{p.variables, own, p.environment, p.project, p.organization}
+}
+
 // load returns what a job executes; it asks the database only for what isn't kept.
 func (p *Plans) load(ctx context.Context, a ExecuteArgs) (out plan, err error) {
 	d, known := p.revisions.Get(revisionKey{a.OrgID, a.TestID, a.Revision})
@@ -196,7 +202,7 @@ func (p *Plans) load(ctx context.Context, a ExecuteArgs) (out plan, err error) {
 		if err != nil {
 			return err
 		}
-		if len(requested.Secrets) > 0 && p.secrets != nil {
+		if a.HasSecrets && len(requested.Secrets) > 0 && p.secrets != nil {
 			out.secrets, err = p.secrets.Values(ctx, tx, a.OrgID, a.Region, requested.Secrets)
 		}
 		return err

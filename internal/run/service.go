@@ -45,6 +45,7 @@ type Service struct {
 	Log     *slog.Logger
 
 	starts starts
+	judges judges
 }
 
 // StartInput is what an execution may set. What it leaves out is the test's own.
@@ -207,12 +208,7 @@ func (s *Service) begin(ctx context.Context, tx postgres.OrgTx, requests []reque
 	for i, r := range requests {
 		events[i] = event(tx.OrgID(), r.id, eventstore.VersionRequested, r.columns(), r.Requested)
 		events[i].Status = string(Queued)
-		jobs[i] = ExecuteArgs{
-			RunID: r.id, OrgID: tx.OrgID(), ProjectID: r.ProjectID, TestID: r.TestID, Revision: r.Revision,
-			EnvironmentID: r.EnvironmentID, EnvironmentVersion: r.EnvironmentVersion, Region: r.Region,
-			TimeoutMs: int64(r.TimeoutMs), HasVariables: len(r.Variables) > 0, HasFragments: len(r.Fragments) > 0,
-			HasSecrets: len(r.Secrets) > 0, ProjectVersion: r.ProjectVersion, OrganizationVersion: r.OrganizationVersion,
-		}.insert()
+		jobs[i] = r.args(tx.OrgID()).insert()
 	}
 	stored, err := s.Store.AppendRuns(ctx, tx, events)
 	if err != nil {
@@ -239,6 +235,16 @@ func (s *Service) begin(ctx context.Context, tx postgres.OrgTx, requests []reque
 		runs[i] = requests[i].run(tx.OrgID(), in)
 	}
 	return runs, nil
+}
+
+// args is what the run's job carries.
+func (r request) args(orgID uuid.UUID) ExecuteArgs {
+	return ExecuteArgs{
+		RunID: r.id, OrgID: orgID, ProjectID: r.ProjectID, TestID: r.TestID, Revision: r.Revision,
+		EnvironmentID: r.EnvironmentID, EnvironmentVersion: r.EnvironmentVersion, Region: r.Region,
+		TimeoutMs: int64(r.TimeoutMs), HasVariables: len(r.Variables) > 0, HasFragments: len(r.Fragments) > 0,
+		HasSecrets: len(r.Secrets) > 0, ProjectVersion: r.ProjectVersion, OrganizationVersion: r.OrganizationVersion,
+	}
 }
 
 // run is the run as its row now shows it.

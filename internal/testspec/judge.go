@@ -34,7 +34,7 @@ func (s *Subject) Judge(ctx context.Context, a Assertion) Verdict {
 		}
 		v.Expected = show(expected)
 	}
-	actual := s.filter(ctx, src.read(ctx, s, a.Property), a.Filters)
+	actual := s.filter(ctx, s.read(ctx, src, a.Property), a.Filters)
 	if a.Quantifier == "" {
 		if op.Name != "exists" {
 			actual = actual.onlyFor(expected)

@@ -50,6 +50,9 @@ type Subject struct {
 	plainDocument     any // document as expressions see it
 	plainMade         bool
 	markup, xmlAsHTML *markup
+
+	// recorded holds, by source and property, what is taken in place of what would be read.
+	recorded map[[2]string]value
 }
 
 // Hop is one redirect that was followed.

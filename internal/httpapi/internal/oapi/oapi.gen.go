@@ -341,6 +341,69 @@ func (e PermissionCheckRule) Valid() bool {
 	}
 }
 
+// Defines values for ReevaluatedAssertionSeverity.
+const (
+	ReevaluatedAssertionSeverityHard ReevaluatedAssertionSeverity = "hard"
+	ReevaluatedAssertionSeveritySoft ReevaluatedAssertionSeverity = "soft"
+)
+
+// Valid indicates whether the value is a known member of the ReevaluatedAssertionSeverity enum.
+func (e ReevaluatedAssertionSeverity) Valid() bool {
+	switch e {
+	case ReevaluatedAssertionSeverityHard:
+		return true
+	case ReevaluatedAssertionSeveritySoft:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReevaluatedFailureStatus.
+const (
+	ReevaluatedFailureStatusErrored   ReevaluatedFailureStatus = "errored"
+	ReevaluatedFailureStatusFailed    ReevaluatedFailureStatus = "failed"
+	ReevaluatedFailureStatusUndecided ReevaluatedFailureStatus = "undecided"
+)
+
+// Valid indicates whether the value is a known member of the ReevaluatedFailureStatus enum.
+func (e ReevaluatedFailureStatus) Valid() bool {
+	switch e {
+	case ReevaluatedFailureStatusErrored:
+		return true
+	case ReevaluatedFailureStatusFailed:
+		return true
+	case ReevaluatedFailureStatusUndecided:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReevaluatedStatus.
+const (
+	ReevaluatedStatusErrored   ReevaluatedStatus = "errored"
+	ReevaluatedStatusFailed    ReevaluatedStatus = "failed"
+	ReevaluatedStatusPassed    ReevaluatedStatus = "passed"
+	ReevaluatedStatusUndecided ReevaluatedStatus = "undecided"
+)
+
+// Valid indicates whether the value is a known member of the ReevaluatedStatus enum.
+func (e ReevaluatedStatus) Valid() bool {
+	switch e {
+	case ReevaluatedStatusErrored:
+		return true
+	case ReevaluatedStatusFailed:
+		return true
+	case ReevaluatedStatusPassed:
+		return true
+	case ReevaluatedStatusUndecided:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RetryBackoff.
 const (
 	Exponential RetryBackoff = "exponential"
@@ -779,6 +842,60 @@ func (e StepBodyEncoding) Valid() bool {
 	case Base64:
 		return true
 	case Text:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepReevaluationRecordedStatus.
+const (
+	StepReevaluationRecordedStatusErrored      StepReevaluationRecordedStatus = "errored"
+	StepReevaluationRecordedStatusFailed       StepReevaluationRecordedStatus = "failed"
+	StepReevaluationRecordedStatusInconclusive StepReevaluationRecordedStatus = "inconclusive"
+	StepReevaluationRecordedStatusPassed       StepReevaluationRecordedStatus = "passed"
+	StepReevaluationRecordedStatusSkipped      StepReevaluationRecordedStatus = "skipped"
+)
+
+// Valid indicates whether the value is a known member of the StepReevaluationRecordedStatus enum.
+func (e StepReevaluationRecordedStatus) Valid() bool {
+	switch e {
+	case StepReevaluationRecordedStatusErrored:
+		return true
+	case StepReevaluationRecordedStatusFailed:
+		return true
+	case StepReevaluationRecordedStatusInconclusive:
+		return true
+	case StepReevaluationRecordedStatusPassed:
+		return true
+	case StepReevaluationRecordedStatusSkipped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepReevaluationStatus.
+const (
+	StepReevaluationStatusErrored   StepReevaluationStatus = "errored"
+	StepReevaluationStatusFailed    StepReevaluationStatus = "failed"
+	StepReevaluationStatusPassed    StepReevaluationStatus = "passed"
+	StepReevaluationStatusSkipped   StepReevaluationStatus = "skipped"
+	StepReevaluationStatusUndecided StepReevaluationStatus = "undecided"
+)
+
+// Valid indicates whether the value is a known member of the StepReevaluationStatus enum.
+func (e StepReevaluationStatus) Valid() bool {
+	switch e {
+	case StepReevaluationStatusErrored:
+		return true
+	case StepReevaluationStatusFailed:
+		return true
+	case StepReevaluationStatusPassed:
+		return true
+	case StepReevaluationStatusSkipped:
+		return true
+	case StepReevaluationStatusUndecided:
 		return true
 	default:
 		return false
@@ -1946,6 +2063,78 @@ type ProjectUpdate struct {
 // Quantifier Judges each member of a list: how many of them must hold.
 type Quantifier = testspec.Quantifier
 
+// ReevaluatedAssertion defines model for ReevaluatedAssertion.
+type ReevaluatedAssertion struct {
+	// Actual What was stored, cut when it is long; absent when there was nothing.
+	Actual *json.RawMessage `json:"actual,omitempty"`
+
+	// ActualSize Bytes of the whole value as text, when it was cut.
+	ActualSize      *int  `json:"actualSize,omitempty"`
+	ActualTruncated *bool `json:"actualTruncated,omitempty"`
+
+	// Expected As it was compared; of an undecided one, as it is written.
+	Expected *json.RawMessage `json:"expected,omitempty"`
+
+	// ExpectedTruncated Then `expected` is text with its beginning.
+	ExpectedTruncated *bool `json:"expectedTruncated,omitempty"`
+
+	// Filters What is done to the value, one after the other, before it is judged or kept.
+	Filters *FilterRules `json:"filters,omitempty"`
+
+	// Index In the step, from 0.
+	Index    int     `json:"index"`
+	Message  *string `json:"message,omitempty"`
+	Not      *bool   `json:"not,omitempty"`
+	Operator string  `json:"operator"`
+
+	// Pass Says nothing when it is undecided.
+	Pass     bool    `json:"pass"`
+	Property *string `json:"property,omitempty"`
+
+	// Quantifier Judges each member of a list: how many of them must hold.
+	Quantifier *Quantifier                  `json:"quantifier,omitempty"`
+	Severity   ReevaluatedAssertionSeverity `json:"severity"`
+	Source     string                       `json:"source"`
+
+	// Undecided What was kept does not suffice; `message` says why.
+	Undecided *bool `json:"undecided,omitempty"`
+}
+
+// ReevaluatedAssertionSeverity defines model for ReevaluatedAssertion.Severity.
+type ReevaluatedAssertionSeverity string
+
+// ReevaluatedFailure The first step that makes the run what it came to, an undecided one included.
+type ReevaluatedFailure struct {
+	Iteration int                      `json:"iteration"`
+	Message   string                   `json:"message"`
+	Name      string                   `json:"name"`
+	Status    ReevaluatedFailureStatus `json:"status"`
+	Step      int                      `json:"step"`
+}
+
+// ReevaluatedFailureStatus defines model for ReevaluatedFailure.Status.
+type ReevaluatedFailureStatus string
+
+// ReevaluatedRun defines model for ReevaluatedRun.
+type ReevaluatedRun struct {
+	// FirstFailure The first step that makes the run what it came to, an undecided one included.
+	FirstFailure *ReevaluatedFailure `json:"firstFailure,omitempty"`
+	Flipped      bool                `json:"flipped"`
+
+	// RecordedStatus `failed`: an assertion is false. `errored`: the target could not be talked to. `inconclusive`: our fault; never counts against the target.
+	RecordedStatus RunStatus `json:"recordedStatus"`
+
+	// RequestedAt RFC 3339 in UTC with milliseconds.
+	RequestedAt Timestamp          `json:"requestedAt"`
+	RunId       openapi_types.UUID `json:"runId"`
+
+	// Status Undecided: what was kept does not suffice to tell.
+	Status ReevaluatedStatus `json:"status"`
+}
+
+// ReevaluatedStatus Undecided: what was kept does not suffice to tell.
+type ReevaluatedStatus string
+
 // RefreshRequest defines model for RefreshRequest.
 type RefreshRequest struct {
 	RefreshToken string `json:"refreshToken"`
@@ -2144,6 +2333,24 @@ type RunProblem = run.Problem
 
 // RunReason defines model for RunReason.
 type RunReason string
+
+// RunReevaluate By which assertions: `steps`, or a `revision` of the test; without either the current one.
+type RunReevaluate = json.RawMessage
+
+// RunReevaluation defines model for RunReevaluation.
+type RunReevaluation struct {
+	// Flipped Both statuses are decided and differ.
+	Flipped bool `json:"flipped"`
+
+	// RecordedStatus `failed`: an assertion is false. `errored`: the target could not be talked to. `inconclusive`: our fault; never counts against the target.
+	RecordedStatus RunStatus          `json:"recordedStatus"`
+	RunId          openapi_types.UUID `json:"runId"`
+
+	// Status Undecided: what was kept does not suffice to tell.
+	Status ReevaluatedStatus  `json:"status"`
+	Steps  []StepReevaluation `json:"steps"`
+	TestId openapi_types.UUID `json:"testId"`
+}
 
 // RunStatus `failed`: an assertion is false. `errored`: the target could not be talked to. `inconclusive`: our fault; never counts against the target.
 type RunStatus string
@@ -2506,6 +2713,29 @@ type StepBodyRule struct {
 	Xml *string `json:"xml,omitempty"`
 }
 
+// StepReevaluation defines model for StepReevaluation.
+type StepReevaluation struct {
+	Assertions []ReevaluatedAssertion `json:"assertions"`
+
+	// Iteration Counts the results of this step, from 0.
+	Iteration int    `json:"iteration"`
+	Name      string `json:"name"`
+
+	// Reason Why it is not passed, in one sentence.
+	Reason         *string                        `json:"reason,omitempty"`
+	RecordedStatus StepReevaluationRecordedStatus `json:"recordedStatus"`
+	Status         StepReevaluationStatus         `json:"status"`
+
+	// Step The index among setup, steps and teardown, with the steps of fragments put in.
+	Step int `json:"step"`
+}
+
+// StepReevaluationRecordedStatus defines model for StepReevaluation.RecordedStatus.
+type StepReevaluationRecordedStatus string
+
+// StepReevaluationStatus defines model for StepReevaluation.Status.
+type StepReevaluationStatus string
+
 // StepRequest defines model for StepRequest.
 type StepRequest struct {
 	// Auth How the request proves who asks. Which fields belong to which type; all others are refused:
@@ -2628,8 +2858,19 @@ type StepTls struct {
 // StepTlsMinVersion defines model for StepTls.MinVersion.
 type StepTlsMinVersion string
 
+// StepToReevaluate defines model for StepToReevaluate.
+type StepToReevaluate struct {
+	Assertions *[]Assertion `json:"assertions,omitempty"`
+
+	// Step The index of the step among setup, steps and teardown, with the steps of fragments put in.
+	Step int `json:"step"`
+}
+
 // Steps defines model for Steps.
 type Steps = []Step
+
+// StepsToReevaluate The steps that are judged; the others keep what was recorded.
+type StepsToReevaluate = []StepToReevaluate
 
 // Suite defines model for Suite.
 type Suite struct {
@@ -2693,6 +2934,25 @@ type TestList struct {
 
 // TestName defines model for TestName.
 type TestName = string
+
+// TestReevaluate defines model for TestReevaluate.
+type TestReevaluate = json.RawMessage
+
+// TestReevaluation defines model for TestReevaluation.
+type TestReevaluation struct {
+	Flipped int              `json:"flipped"`
+	Items   []ReevaluatedRun `json:"items"`
+
+	// Judged Runs that were looked at, undecided ones included.
+	Judged int `json:"judged"`
+
+	// NextCursor Absent on the last page.
+	NextCursor *NextCursor `json:"nextCursor,omitempty"`
+
+	// Partial The time did not suffice for all of them: go on with `nextCursor`.
+	Partial   bool `json:"partial"`
+	Undecided int  `json:"undecided"`
+}
 
 // TestReplace defines model for TestReplace.
 type TestReplace = json.RawMessage
@@ -3670,6 +3930,12 @@ type ListRunEventsParams struct {
 	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
 }
 
+// ReevaluateRunParams defines parameters for ReevaluateRun.
+type ReevaluateRunParams struct {
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
 // RerunParams defines parameters for Rerun.
 type RerunParams struct {
 	// IdempotencyKey Of your making, 1 to 255 visible characters; a UUID is good.
@@ -3791,6 +4057,15 @@ type ExecuteTestParams struct {
 
 	// Prefer `wait=20` waits for the end of the runs for up to 20 s. More than the installation allows (60 s) is cut down to that; `Preference-Applied` says how long was waited for at most.
 	Prefer *Prefer `json:"Prefer,omitempty"`
+
+	// XOrganizationId Which of your organizations; without it, the one of your token.
+	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
+}
+
+// ReevaluateTestParams defines parameters for ReevaluateTest.
+type ReevaluateTestParams struct {
+	// Cursor The `nextCursor` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
 	// XOrganizationId Which of your organizations; without it, the one of your token.
 	XOrganizationId *OrganizationId `json:"X-Organization-Id,omitempty"`
@@ -3928,6 +4203,9 @@ type ReplaceFragmentJSONRequestBody = FragmentCreate
 // SetProjectSecretJSONRequestBody defines body for SetProjectSecret for application/json ContentType.
 type SetProjectSecretJSONRequestBody = SecretSet
 
+// ReevaluateRunJSONRequestBody defines body for ReevaluateRun for application/json ContentType.
+type ReevaluateRunJSONRequestBody = RunReevaluate
+
 // CreateTestJSONRequestBody defines body for CreateTest for application/json ContentType.
 type CreateTestJSONRequestBody = TestCreate
 
@@ -3942,6 +4220,9 @@ type ReplaceTestJSONRequestBody = TestReplace
 
 // ExecuteTestJSONRequestBody defines body for ExecuteTest for application/json ContentType.
 type ExecuteTestJSONRequestBody = ExecuteTestRequest
+
+// ReevaluateTestJSONRequestBody defines body for ReevaluateTest for application/json ContentType.
+type ReevaluateTestJSONRequestBody = TestReevaluate
 
 // AsMultiValues0 returns the union data inside the MultiValues_AdditionalProperties as a MultiValues0
 func (t MultiValues_AdditionalProperties) AsMultiValues0() (MultiValues0, error) {
@@ -4365,6 +4646,9 @@ type ServerInterface interface {
 	// ListRunEvents The events of a run, in order
 	// (GET /api/runs/{id}/events)
 	ListRunEvents(ctx echo.Context, id Id, params ListRunEventsParams) error
+	// ReevaluateRun Judge the stored responses of a run by other assertions
+	// (POST /api/runs/{id}/reevaluate)
+	ReevaluateRun(ctx echo.Context, id Id, params ReevaluateRunParams) error
 	// Rerun Execute the same revision again
 	// (POST /api/runs/{id}/rerun)
 	Rerun(ctx echo.Context, id Id, params RerunParams) error
@@ -4395,6 +4679,9 @@ type ServerInterface interface {
 	// ExecuteTest Execute a test
 	// (POST /api/tests/{id}/execute)
 	ExecuteTest(ctx echo.Context, id Id, params ExecuteTestParams) error
+	// ReevaluateTest Judge the last runs of a test by other assertions, and tell which would have flipped
+	// (POST /api/tests/{id}/reevaluate)
+	ReevaluateTest(ctx echo.Context, id Id, params ReevaluateTestParams) error
 	// ListRevisions The revisions of a test
 	// (GET /api/tests/{id}/revisions)
 	ListRevisions(ctx echo.Context, id Id, params ListRevisionsParams) error
@@ -8191,6 +8478,42 @@ func (w *ServerInterfaceWrapper) ListRunEvents(ctx echo.Context) error {
 	return err
 }
 
+// ReevaluateRun converts echo context to params.
+func (w *ServerInterfaceWrapper) ReevaluateRun(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReevaluateRunParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReevaluateRun(ctx, id, params)
+	return err
+}
+
 // Rerun converts echo context to params.
 func (w *ServerInterfaceWrapper) Rerun(ctx echo.Context) error {
 	var err error
@@ -8785,6 +9108,48 @@ func (w *ServerInterfaceWrapper) ExecuteTest(ctx echo.Context) error {
 	return err
 }
 
+// ReevaluateTest converts echo context to params.
+func (w *ServerInterfaceWrapper) ReevaluateTest(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id Id
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReevaluateTestParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Organization-Id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Organization-Id")]; found {
+		var XOrganizationId OrganizationId
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Organization-Id, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Organization-Id", valueList[0], &XOrganizationId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Organization-Id: %s", err))
+		}
+
+		params.XOrganizationId = &XOrganizationId
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReevaluateTest(ctx, id, params)
+	return err
+}
+
 // ListRevisions converts echo context to params.
 func (w *ServerInterfaceWrapper) ListRevisions(ctx echo.Context) error {
 	var err error
@@ -9120,6 +9485,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/api/runs/:id", wrapper.GetRun, options.OperationMiddlewares["getRun"]...)
 	router.POST(options.BaseURL+"/api/runs/:id/cancel", wrapper.CancelRun, options.OperationMiddlewares["cancelRun"]...)
 	router.GET(options.BaseURL+"/api/runs/:id/events", wrapper.ListRunEvents, options.OperationMiddlewares["listRunEvents"]...)
+	router.POST(options.BaseURL+"/api/runs/:id/reevaluate", wrapper.ReevaluateRun, options.OperationMiddlewares["reevaluateRun"]...)
 	router.POST(options.BaseURL+"/api/runs/:id/rerun", wrapper.Rerun, options.OperationMiddlewares["rerun"]...)
 	router.GET(options.BaseURL+"/api/runs/:id/steps/:n/response", wrapper.GetStepResponse, options.OperationMiddlewares["getStepResponse"]...)
 	router.GET(options.BaseURL+"/api/tests", wrapper.ListTests, options.OperationMiddlewares["listTests"]...)
@@ -9129,6 +9495,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/api/tests/:id", wrapper.UpdateTest, options.OperationMiddlewares["updateTest"]...)
 	router.PUT(options.BaseURL+"/api/tests/:id", wrapper.ReplaceTest, options.OperationMiddlewares["replaceTest"]...)
 	router.POST(options.BaseURL+"/api/tests/:id/execute", wrapper.ExecuteTest, options.OperationMiddlewares["executeTest"]...)
+	router.POST(options.BaseURL+"/api/tests/:id/reevaluate", wrapper.ReevaluateTest, options.OperationMiddlewares["reevaluateTest"]...)
 	router.GET(options.BaseURL+"/api/tests/:id/revisions", wrapper.ListRevisions, options.OperationMiddlewares["listRevisions"]...)
 	router.GET(options.BaseURL+"/api/tests/:id/revisions/:n", wrapper.GetRevision, options.OperationMiddlewares["getRevision"]...)
 	router.POST(options.BaseURL+"/api/tests/:id/revisions/:n/restore", wrapper.RestoreRevision, options.OperationMiddlewares["restoreRevision"]...)
@@ -11577,6 +11944,30 @@ func (response ListRunEvents200JSONResponse) VisitListRunEventsResponse(w http.R
 	return err
 }
 
+type ReevaluateRunRequestObject struct {
+	Id     Id `json:"id"`
+	Params ReevaluateRunParams
+	Body   *ReevaluateRunJSONRequestBody
+}
+
+type ReevaluateRunResponseObject interface {
+	VisitReevaluateRunResponse(w http.ResponseWriter) error
+}
+
+type ReevaluateRun200JSONResponse RunReevaluation
+
+func (response ReevaluateRun200JSONResponse) VisitReevaluateRunResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RerunRequestObject struct {
 	Id     Id `json:"id"`
 	Params RerunParams
@@ -11958,6 +12349,30 @@ func (response ExecuteTest202JSONResponse) VisitExecuteTestResponse(w http.Respo
 	return err
 }
 
+type ReevaluateTestRequestObject struct {
+	Id     Id `json:"id"`
+	Params ReevaluateTestParams
+	Body   *ReevaluateTestJSONRequestBody
+}
+
+type ReevaluateTestResponseObject interface {
+	VisitReevaluateTestResponse(w http.ResponseWriter) error
+}
+
+type ReevaluateTest200JSONResponse TestReevaluation
+
+func (response ReevaluateTest200JSONResponse) VisitReevaluateTestResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListRevisionsRequestObject struct {
 	Id     Id `json:"id"`
 	Params ListRevisionsParams
@@ -12287,6 +12702,9 @@ type StrictServerInterface interface {
 	// ListRunEvents The events of a run, in order
 	// (GET /api/runs/{id}/events)
 	ListRunEvents(ctx context.Context, request ListRunEventsRequestObject) (ListRunEventsResponseObject, error)
+	// ReevaluateRun Judge the stored responses of a run by other assertions
+	// (POST /api/runs/{id}/reevaluate)
+	ReevaluateRun(ctx context.Context, request ReevaluateRunRequestObject) (ReevaluateRunResponseObject, error)
 	// Rerun Execute the same revision again
 	// (POST /api/runs/{id}/rerun)
 	Rerun(ctx context.Context, request RerunRequestObject) (RerunResponseObject, error)
@@ -12317,6 +12735,9 @@ type StrictServerInterface interface {
 	// ExecuteTest Execute a test
 	// (POST /api/tests/{id}/execute)
 	ExecuteTest(ctx context.Context, request ExecuteTestRequestObject) (ExecuteTestResponseObject, error)
+	// ReevaluateTest Judge the last runs of a test by other assertions, and tell which would have flipped
+	// (POST /api/tests/{id}/reevaluate)
+	ReevaluateTest(ctx context.Context, request ReevaluateTestRequestObject) (ReevaluateTestResponseObject, error)
 	// ListRevisions The revisions of a test
 	// (GET /api/tests/{id}/revisions)
 	ListRevisions(ctx context.Context, request ListRevisionsRequestObject) (ListRevisionsResponseObject, error)
@@ -15018,6 +15439,58 @@ func (sh *strictHandler) ListRunEvents(ctx echo.Context, id Id, params ListRunEv
 	return nil
 }
 
+// ReevaluateRun operation middleware
+func (sh *strictHandler) ReevaluateRun(ctx echo.Context, id Id, params ReevaluateRunParams) error {
+	var request ReevaluateRunRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	var body ReevaluateRunJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ReevaluateRun(ctx.Request().Context(), request.(ReevaluateRunRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReevaluateRun")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ReevaluateRunResponseObject); ok {
+		return validResponse.VisitReevaluateRunResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // Rerun operation middleware
 func (sh *strictHandler) Rerun(ctx echo.Context, id Id, params RerunParams) error {
 	var request RerunRequestObject
@@ -15388,6 +15861,58 @@ func (sh *strictHandler) ExecuteTest(ctx echo.Context, id Id, params ExecuteTest
 		return err
 	} else if validResponse, ok := response.(ExecuteTestResponseObject); ok {
 		return validResponse.VisitExecuteTestResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ReevaluateTest operation middleware
+func (sh *strictHandler) ReevaluateTest(ctx echo.Context, id Id, params ReevaluateTestParams) error {
+	var request ReevaluateTestRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	var body ReevaluateTestJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ReevaluateTest(ctx.Request().Context(), request.(ReevaluateTestRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReevaluateTest")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ReevaluateTestResponseObject); ok {
+		return validResponse.VisitReevaluateTestResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
