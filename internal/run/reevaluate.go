@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -108,6 +109,8 @@ type judges struct {
 }
 
 func (j *judges) enter(ctx context.Context) (leave func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, limits.ReevaluateTime)
+	defer cancel()
 	j.once.Do(func() { j.places = make(chan struct{}, max(2, runtime.GOMAXPROCS(0))) })
 	select {
 	case j.places <- struct{}{}:
@@ -134,8 +137,6 @@ func (s *Service) Reevaluate(ctx context.Context, orgID, runID uuid.UUID, body j
 	if err != nil {
 		return Reevaluation{}, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limits.ReevaluateTime, errOverdue)
-	defer cancel()
 	m, err := s.measure(ctx, orgID, r.TestID, wanted.Steps, wanted.Revision, faults, &r)
 	if err != nil {
 		return Reevaluation{}, err
@@ -148,6 +149,8 @@ func (s *Service) Reevaluate(ctx context.Context, orgID, runID uuid.UUID, body j
 		return Reevaluation{}, err
 	}
 	defer leave()
+	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(s.ReevaluateTime, limits.ReevaluateTime), errOverdue)
+	defer cancel()
 	if out, err = s.rejudge(ctx, orgID, r, m); err != nil && overdue(ctx) {
 		return Reevaluation{}, tooLong().Because(err)
 	}
@@ -184,8 +187,6 @@ func (s *Service) ReevaluateTest(ctx context.Context, orgID, testID uuid.UUID, b
 		return nil, nil, err
 	}
 	f, more := wanted.filter()
-	ctx, cancel := context.WithTimeoutCause(ctx, limits.ReevaluateTime, errOverdue)
-	defer cancel()
 	m, err := s.measure(ctx, orgID, head.ID, wanted.Steps, wanted.Revision, append(faults, more...), nil)
 	if err != nil {
 		return nil, nil, err
@@ -204,6 +205,8 @@ func (s *Service) ReevaluateTest(ctx context.Context, orgID, testID uuid.UUID, b
 		return nil, nil, err
 	}
 	defer leave()
+	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(s.ReevaluateTime, limits.ReevaluateTime), errOverdue)
+	defer cancel()
 	for i, r := range runs {
 		one, err := s.rejudge(ctx, orgID, r, m)
 		switch {

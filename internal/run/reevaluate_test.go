@@ -219,6 +219,23 @@ func TestReevaluateTest_tellsWhatWouldHaveFlipped(t *testing.T) {
 	for _, one := range items {
 		assert.False(t, one.Flipped())
 	}
+
+	// When the time is over, the answer says where to go on, and a run that takes too long alone is passed over.
+	w.ReevaluateTime = 1
+	var cursor *run.ReevaluationCursor
+	seen := map[string]bool{}
+	for range 3 {
+		items, cursor, err = w.ReevaluateTest(w.ctx, w.org, test.ID, json.RawMessage(`{"last": 3}`), cursor)
+		require.NoError(t, err)
+		require.Len(t, items, 1)
+		assert.Equal(t, run.Undecided, items[0].Status)
+		assert.Contains(t, items[0].First.Reason, "too large")
+		seen[items[0].RunID.String()] = true
+	}
+	assert.Len(t, seen, 3)
+	assert.Nil(t, cursor)
+	_, err = w.Reevaluate(w.ctx, w.org, items[0].RunID, nil)
+	assert.Equal(t, fault.Unavailable, kind(err))
 	assert.Equal(t, before, w.target.hits.Load(), "a request was sent")
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -43,6 +44,8 @@ type Service struct {
 	NewID   func() uuid.UUID
 	Regions []string // that exist; nil = all names are taken
 	Log     *slog.Logger
+	// ReevaluateTime bounds what one request may judge again; 0 = limits.ReevaluateTime.
+	ReevaluateTime time.Duration
 
 	starts starts
 	judges judges
