@@ -350,7 +350,7 @@ func (s *Service) measure(ctx context.Context, orgID, testID uuid.UUID, steps []
 }
 
 func invalidWanted(fields []fault.Field) error {
-	e := fault.New(fault.Invalid, "run.reevaluation_invalid", "Some fields are not valid.")
+	e := fault.New(fault.Invalid, "run.invalid", "Some fields are not valid.")
 	e.Fields = fields[:min(len(fields), limits.MaxFaults)]
 	return e
 }

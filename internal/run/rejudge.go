@@ -41,6 +41,7 @@ const (
 // rejudging is one run being judged again.
 type rejudging struct {
 	orgID    uuid.UUID
+	newID    func() uuid.UUID
 	run      Run
 	measure  measure
 	plan     plan
@@ -89,7 +90,7 @@ func (s *Service) rejudge(ctx context.Context, orgID uuid.UUID, r Run, m measure
 	if err != nil {
 		return Reevaluation{}, fmt.Errorf("read what run %s was made from: %w", r.ID, err)
 	}
-	j, err := newRejudging(orgID, d, p, m)
+	j, err := s.newRejudging(orgID, d, p, m)
 	if err != nil {
 		return Reevaluation{}, err
 	}
@@ -151,7 +152,7 @@ func (o *outcomes) end(d Detail) Status {
 	case o.closed:
 	case d.Status == Inconclusive, d.Status == Canceled:
 		o.open(Undecided)
-	case d.Status != Passed && !slices.ContainsFunc(d.Steps, func(s StepResult) bool { return Status(s.StepFinished.Status) == d.Status }):
+	case d.Status != Passed && !slices.ContainsFunc(d.Steps, func(s StepResult) bool { return Status(s.Status) == d.Status }):
 		o.open(d.Status) // no step ended it: its time was over, or it could not begin
 	default:
 		o.open(Passed)
@@ -165,13 +166,13 @@ func (o *outcomes) end(d Detail) Status {
 	return Undecided
 }
 
-func newRejudging(orgID uuid.UUID, d Detail, p plan, m measure) (*rejudging, error) {
+func (s *Service) newRejudging(orgID uuid.UUID, d Detail, p plan, m measure) (*rejudging, error) {
 	planned, bad := p.definition.Plan(p.fragments)
 	if len(bad) > 0 {
 		return nil, fmt.Errorf("plan run %s: %s", d.ID, bad[0].Detail)
 	}
 	j := &rejudging{
-		orgID: orgID, run: d.Run, measure: m, plan: p, leaves: leavesOf(planned), unknown: map[string]string{}, own: map[string]string{},
+		orgID: orgID, newID: s.NewID, run: d.Run, measure: m, plan: p, leaves: leavesOf(planned), unknown: map[string]string{}, own: map[string]string{},
 		captured: map[string]string{}, entered: map[*testspec.Unit]*entry{}, last: -1,
 	}
 	if j.measure.schemas == nil {
@@ -216,7 +217,7 @@ func (j *rejudging) mark(why string) string {
 			return marker
 		}
 	}
-	marker := "unknown-" + uuid.NewString()
+	marker := "unknown-" + j.newID().String()
 	j.unknown[marker] = why
 	return marker
 }
@@ -224,7 +225,7 @@ func (j *rejudging) mark(why string) string {
 // step judges one result of a step again, and takes over what it captured.
 func (j *rejudging) step(ctx context.Context, s *Service, res StepResult, o *outcomes) (StepReevaluation, error) {
 	out := StepReevaluation{
-		Step: res.Step, Iteration: res.Iteration, Name: res.Name, RecordedStatus: res.StepFinished.Status, Status: res.StepFinished.Status, Assertions: []Rejudged{},
+		Step: res.Step, Iteration: res.Iteration, Name: res.Name, RecordedStatus: res.Status, Status: res.Status, Assertions: []Rejudged{},
 	}
 	if res.Error != nil {
 		out.Reason = res.Error.Message
@@ -233,7 +234,7 @@ func (j *rejudging) step(ctx context.Context, s *Service, res StepResult, o *out
 	if res.Step >= len(j.leaves) {
 		return out, fmt.Errorf("run %s tells of a step %d that its revision has not", j.run.ID, res.Step)
 	}
-	switch res.StepFinished.Status {
+	switch res.Status {
 	case StepErrored:
 		o.close(Errored)
 	case StepSkipped:
@@ -244,7 +245,7 @@ func (j *rejudging) step(ctx context.Context, s *Service, res StepResult, o *out
 	case StepPassed, StepFailed:
 		if !named && !j.measure.whole {
 			out.recorded(res)
-			if res.StepFinished.Status == StepFailed {
+			if res.Status == StepFailed {
 				o.close(Failed)
 			}
 			break
@@ -366,7 +367,7 @@ func (j *rejudging) stays(res StepResult, l leaf) string {
 func (j *rejudging) capture(res StepResult) {
 	for _, c := range res.Captures {
 		delete(j.captured, c.Name)
-		why := ""
+		var why string
 		switch {
 		case strings.Contains(string(c.Value), testspec.Hidden):
 			why = fmt.Sprintf("What was captured as %s is hidden.", c.Name)
