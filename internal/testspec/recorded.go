@@ -278,7 +278,9 @@ func (r *Recorded) headerGap(name string) string {
 }
 
 // lost says whether a text is not what it was: something in it was hidden, or was no UTF-8.
-func lost(text string) bool { return strings.Contains(text, Hidden) || strings.ContainsRune(text, 0xfffd) }
+func lost(text string) bool {
+	return strings.Contains(text, Hidden) || strings.ContainsRune(text, 0xfffd)
+}
 
 // cookieGap says why a cookie is not known, and makes those known that are.
 func (r *Recorded) cookieGap(property string) string {
