@@ -37,7 +37,7 @@ type reader struct {
 
 // read reads a test as the API takes it: the test's own fields beside those of its spec. Everything that is wrong is
 // named in one fault.Invalid, with pointers into body; what isn't a JSON object is fault.Malformed.
-func read(body []byte, regions []string, checkURL func(string) error) (parsed, error) {
+func read(body []byte, regions []string, more ...testspec.Option) (parsed, error) {
 	r := reader{regions: regions, ownFields: ownFields}
 	fields, rest, err := r.split(body)
 	if err != nil {
@@ -47,9 +47,7 @@ func read(body []byte, regions []string, checkURL func(string) error) (parsed, e
 	// An environment or an execution may give any variable, so a name alone is never wrong here.
 	// Secrets are looked up when the project is known.
 	options := []testspec.Option{testspec.WithAnyName(), testspec.WithAnySecret()}
-	if checkURL != nil {
-		options = append(options, testspec.WithURLCheck(checkURL))
-	}
+	options = append(options, more...)
 	spec, err := testspec.Read(rest, options...)
 	var f *fault.Error
 	switch {

@@ -41,7 +41,7 @@ func (d FragmentDefinition) uses() []string { return testspec.Uses(d.Steps) }
 
 // readFragment reads a fragment as the API takes it. Everything that is wrong with it by itself is named in one
 // fault.Invalid, with pointers into body; what isn't a JSON object is fault.Malformed.
-func readFragment(body []byte, checkURL func(string) error) (FragmentDefinition, error) {
+func readFragment(body []byte, more ...testspec.Option) (FragmentDefinition, error) {
 	r := reader{ownFields: []string{"name", "description"}}
 	fields, rest, err := r.split(body)
 	if err != nil {
@@ -59,9 +59,7 @@ func readFragment(body []byte, checkURL func(string) error) (FragmentDefinition,
 	}
 	// Which secrets there are is the environment's matter, and a fragment has none.
 	options := []testspec.Option{testspec.WithAnySecret()}
-	if checkURL != nil {
-		options = append(options, testspec.WithURLCheck(checkURL))
-	}
+	options = append(options, more...)
 	d.Fragment, err = testspec.ReadFragment(rest, options...)
 	var f *fault.Error
 	switch {

@@ -166,13 +166,13 @@ func (s *Service) ListFragments(ctx context.Context, orgID, projectID uuid.UUID,
 
 // FragmentFaults says what is wrong with a body by itself, in one fault.Invalid.
 func (s *Service) FragmentFaults(body json.RawMessage) error {
-	_, err := readFragment(body, s.CheckURL)
+	_, err := readFragment(body, s.options()...)
 	return err
 }
 
 // checkFragment reads a body and checks it with the project's other fragments.
 func (s *Service) checkFragment(f Fragment, list []Fragment, body json.RawMessage) (FragmentDefinition, error) {
-	d, err := readFragment(body, s.CheckURL)
+	d, err := readFragment(body, s.options()...)
 	if err != nil {
 		return FragmentDefinition{}, err
 	}

@@ -32,7 +32,9 @@ type Service struct {
 	Regions []string // that exist; nil = a test may name any
 	// CheckURL refuses URLs that no run may talk to, for a message at saving: netguard's. nil = none is refused here.
 	CheckURL func(rawURL string) error
-	Log      *slog.Logger
+	// Limits is what tests may be here, where that is less than limits.go's constants.
+	Limits limits.Tests
+	Log    *slog.Logger
 }
 
 // Filter chooses tests of a list.
@@ -148,6 +150,15 @@ func (s *Service) Delete(ctx context.Context, orgID, id uuid.UUID, expected *int
 	return position, err
 }
 
+// options are what a definition is held to here.
+func (s *Service) options() []testspec.Option {
+	options := []testspec.Option{testspec.WithLimits(s.Limits)}
+	if s.CheckURL != nil {
+		options = append(options, testspec.WithURLCheck(s.CheckURL))
+	}
+	return options
+}
+
 // Validate says what is wrong with a body, in one fault.Invalid, and saves nothing. Project and environment may be left
 // out; when they are there they must exist.
 func (s *Service) Validate(ctx context.Context, orgID uuid.UUID, body json.RawMessage) error {
@@ -155,7 +166,7 @@ func (s *Service) Validate(ctx context.Context, orgID uuid.UUID, body json.RawMe
 		return err
 	}
 	return s.DB.InOrg(ctx, orgID, func(ctx context.Context, tx postgres.OrgTx) error {
-		p, err := read(body, s.Regions, s.CheckURL)
+		p, err := read(body, s.Regions, s.options()...)
 		var f *fault.Error
 		if err != nil && !(errors.As(err, &f) && f.Kind == fault.Invalid) {
 			return err
@@ -237,7 +248,7 @@ func (s *Service) save(ctx context.Context, orgID, id uuid.UUID, expected *int, 
 
 // check reads a body and looks up what it names. home is the project that the test is in, uuid.Nil for a new test.
 func (s *Service) check(ctx context.Context, tx postgres.OrgTx, body []byte, home uuid.UUID) (parsed, error) {
-	p, err := read(body, s.Regions, s.CheckURL)
+	p, err := read(body, s.Regions, s.options()...)
 	var f *fault.Error
 	if err != nil && !(errors.As(err, &f) && f.Kind == fault.Invalid) {
 		return parsed{}, err

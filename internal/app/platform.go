@@ -167,7 +167,7 @@ func (p *platform) buildSlices(context.Context) (err error) {
 	p.secrets = &secret.Service{
 		DB: p.db.main, Store: p.store, Key: p.orgKeys.Key, Region: p.master.Region, Require: p.orgs.Require, NewID: newID, Log: p.room("secret"),
 	}
-	p.tests = &apitest.Service{DB: p.db.main, Store: p.store, NewID: newID, CheckURL: p.egress.checkURL(p.guard), Log: p.room("apitest")}
+	p.tests = &apitest.Service{DB: p.db.main, Store: p.store, NewID: newID, CheckURL: p.egress.checkURL(p.guard), Limits: testLimits(p.cfg.Limits), Log: p.room("apitest")}
 	p.ends, _ = run.NewEnds(p.feed)
 	p.runs = &run.Service{DB: p.db.main, Store: p.store, Jobs: jobs, Plans: p.plans, Ends: p.ends, Secrets: p.secrets, NewID: newID, Log: p.room("run")}
 	p.analytics = &analytics.Service{DB: p.db.analytics, Now: time.Now, Follow: p.follow}

@@ -32,7 +32,7 @@ func (p *platform) startWorker(ctx context.Context, proc *process) error {
 	})
 	engine := executor.New(executor.Config{
 		Guard: p.guard, Now: time.Now, UserAgent: "TestFlow/" + version(), Log: p.room("executor"),
-		MaxResponseBytes: int64(p.cfg.Limits.ResponseBody), MaxStoredBody: int(p.cfg.Limits.ResponseKept),
+		Limits: testLimits(p.cfg.Limits),
 	})
 	worker := run.NewWorker(run.WorkerConfig{
 		DB: p.db.main, Store: p.store, Sink: sink, Plans: p.plans, Engine: engine, ID: id, Regions: []string{c.Region},

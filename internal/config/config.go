@@ -331,7 +331,7 @@ func oneOf(faults *Faults, name, value string, allowed ...string) {
 	}
 }
 
-// eachLimit adds a fault for every number below what its tag least says, 1 when it says nothing; one that did not parse
+// eachLimit adds a fault for every number below what its tag least says, 1 when it says nothing, or above most; one that did not parse
 // was reported before.
 func eachLimit(v reflect.Value, faults *Faults) {
 	t := v.Type()
@@ -342,6 +342,10 @@ func eachLimit(v reflect.Value, faults *Faults) {
 		}
 		if v.Field(i).CanInt() && v.Field(i).Int() < least && !faults.has(name) {
 			faults.add(name, "must be at least %v", reflect.ValueOf(least).Convert(t.Field(i).Type))
+		}
+		most, err := strconv.ParseInt(t.Field(i).Tag.Get("most"), 10, 64)
+		if err == nil && v.Field(i).CanInt() && v.Field(i).Int() > most && !faults.has(name) {
+			faults.add(name, "must be at most %v", reflect.ValueOf(most).Convert(t.Field(i).Type))
 		}
 	}
 }

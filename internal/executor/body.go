@@ -55,6 +55,11 @@ func (w *wireReader) Read(p []byte) (int, error) {
 
 // readBody reads and decodes resp's body; what was read until an error is returned with it.
 func readBody(resp *http.Response, method string, limit int64) (received, error) {
+	return readBodyUnder(resp, method, limit, limits.MaxDecompressionRatio)
+}
+
+// readBodyUnder is readBody with another ratio than the most.
+func readBodyUnder(resp *http.Response, method string, limit, ratio int64) (received, error) {
 	if method == http.MethodHead || resp.Body == http.NoBody {
 		return received{}, nil
 	}
@@ -94,7 +99,7 @@ func readBody(resp *http.Response, method string, limit int64) (received, error)
 		}
 		src = next
 	}
-	body, err := readCapped(src, wire, sizeHint(resp, len(encodings) > 0), limit)
+	body, err := readCapped(src, wire, sizeHint(resp, len(encodings) > 0), limit, ratio)
 	switch {
 	case err != nil && len(encodings) > 0:
 		err = pick(wire.err, encodings[0], err)
@@ -129,9 +134,9 @@ func sizeHint(resp *http.Response, encoded bool) int {
 	}
 }
 
-// readCapped reads src to its end, at most limit bytes, and no more than MaxDecompressionRatio times what came off the
+// readCapped reads src to its end, at most limit bytes, and no more than ratio times what came off the
 // wire.
-func readCapped(src io.Reader, wire *wireReader, hint int, limit int64) ([]byte, error) {
+func readCapped(src io.Reader, wire *wireReader, hint int, limit, ratio int64) ([]byte, error) {
 	b := make([]byte, 0, hint)
 	for {
 		if len(b) == cap(b) {
@@ -143,8 +148,8 @@ func readCapped(src io.Reader, wire *wireReader, hint int, limit int64) ([]byte,
 		if size > limit {
 			return b[:limit], &tooLargeError{fmt.Sprintf("The response's body is larger than %d bytes.", limit)}
 		}
-		if size > limits.DecompressionFreeBytes && size > wire.n*limits.MaxDecompressionRatio {
-			return b, &tooLargeError{fmt.Sprintf("The response's body unpacks to more than %d times its size.", limits.MaxDecompressionRatio)}
+		if size > limits.DecompressionFreeBytes && size > wire.n*ratio {
+			return b, &tooLargeError{fmt.Sprintf("The response's body unpacks to more than %d times its size.", ratio)}
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {

@@ -25,9 +25,8 @@ type Config struct {
 	UserAgent string
 	// RootCAs are trusted instead of the system's; nil means the system's.
 	RootCAs *x509.CertPool
-	// MaxResponseBytes and MaxStoredBody lower testspec's limits of the same names; 0 leaves them.
-	MaxResponseBytes int64
-	MaxStoredBody    int
+	// Limits lowers what a test may be and a run take; what is zero in it is limits.go's constant.
+	Limits limits.Tests
 	// Log gets what is our own fault; nil discards it.
 	Log *slog.Logger
 }
@@ -52,12 +51,7 @@ func New(cfg Config) *Engine {
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "TestFlow"
 	}
-	if cfg.MaxResponseBytes <= 0 || cfg.MaxResponseBytes > limits.MaxResponseBytes {
-		cfg.MaxResponseBytes = limits.MaxResponseBytes
-	}
-	if cfg.MaxStoredBody <= 0 || cfg.MaxStoredBody > limits.MaxStoredBody {
-		cfg.MaxStoredBody = limits.MaxStoredBody
-	}
+	cfg.Limits = cfg.Limits.OrMost()
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -90,7 +84,10 @@ func (e *Engine) Run(ctx context.Context, in Input, observe func(Observation)) R
 	if err := r.openScope(secrets); err != nil {
 		r.end(err, -1)
 	}
-	total := in.Spec.TotalTimeout()
+	if over := testspec.OverLimits(in.Spec, e.cfg.Limits); len(over) > 0 && r.result.Status == Passed {
+		r.end(&Error{Code: CodeTooLarge, Phase: PhasePrepare, Message: over[0].Detail}, -1)
+	}
+	total := min(in.Spec.TotalTimeout(), e.cfg.Limits.RunTime)
 	limited, stop := context.WithTimeoutCause(ctx, total, &runTimeout{total})
 	defer stop()
 	defer r.dropOwn()
@@ -266,7 +263,7 @@ func (e *Engine) judging(ctx context.Context, heavy bool) (context.Context, cont
 	case <-ctx.Done():
 		return nil, nil, stopped(ctx)
 	}
-	limited, stop := context.WithTimeout(ctx, limits.JudgeTime)
+	limited, stop := context.WithTimeout(testspec.WithSelectorTime(ctx, e.cfg.Limits.SelectorTime), limits.JudgeTime)
 	return limited, func() {
 		stop()
 		<-e.heavy

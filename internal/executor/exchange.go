@@ -77,8 +77,8 @@ func (x *exchanging) follow(ctx context.Context) *Error {
 		if err != nil || next == nil {
 			return err
 		}
-		if len(x.redirects) >= x.spec.RedirectLimit() {
-			return &Error{Code: CodeRedirects, Message: fmt.Sprintf("The target redirects more than %d times.", x.spec.RedirectLimit())}
+		if most := min(x.spec.RedirectLimit(), x.runner.engine.cfg.Limits.Redirects); len(x.redirects) >= most {
+			return &Error{Code: CodeRedirects, Message: fmt.Sprintf("The target redirects more than %d times.", most)}
 		}
 		x.redirects = append(x.redirects, Redirect{
 			StatusCode: x.answer.status, URL: x.shown(x.url), Location: x.shown(next),
@@ -289,13 +289,13 @@ func httpVersion(resp *http.Response) string {
 // read reads the response's body under the caps.
 func (x *exchanging) read(ctx context.Context, resp *http.Response) *Error {
 	cfg := x.runner.engine.cfg
-	got, err := readBody(resp, x.method, cfg.MaxResponseBytes)
+	got, err := readBodyUnder(resp, x.method, int64(cfg.Limits.ResponseBody), int64(cfg.Limits.DecompressionRatio))
 	s := x.answer.summary
 	s.Size, s.WireSize = int64(len(got.body)), got.wire
 	s.Body, s.whole = got.body, got.body
-	if len(s.Body) > cfg.MaxStoredBody {
+	if len(s.Body) > int(cfg.Limits.ResponseKept) {
 		// A copy, so that the whole does not stay in memory for a part of it.
-		s.Body, s.BodyTruncated = bytes.Clone(got.body[:cfg.MaxStoredBody]), true
+		s.Body, s.BodyTruncated = bytes.Clone(got.body[:int(cfg.Limits.ResponseKept)]), true
 	}
 	if err != nil {
 		s.BodyTruncated = true

@@ -13,8 +13,6 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
-
-	"github.com/testflow/testflow/internal/limits"
 )
 
 const (
@@ -64,7 +62,7 @@ func (t *transports) makeHTTP3(config *tls.Config, w *wire) *http3Transport {
 	tr.Transport = &http3.Transport{
 		TLSClientConfig:        config,
 		DisableCompression:     true, // we decode under caps
-		MaxResponseHeaderBytes: limits.MaxResponseHeaderBytes,
+		MaxResponseHeaderBytes: int(t.cfg.Limits.ResponseHeaders),
 		QUICConfig: &quic.Config{
 			// QUIC gives a handshake twice this.
 			HandshakeIdleTimeout:       handshakeTimeout / 2,

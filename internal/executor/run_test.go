@@ -239,7 +239,7 @@ func TestRun_blockedByPolicy(t *testing.T) {
 // TestRun_bodies: what is kept is cut, what is judged is whole.
 func TestRun_bodies(t *testing.T) {
 	target := targettest.New(t)
-	e := executor.New(executor.Config{Guard: loopback(t), Now: time.Now, MaxStoredBody: 10, MaxResponseBytes: 1000})
+	e := executor.New(executor.Config{Guard: loopback(t), Now: time.Now, Limits: limits.Tests{ResponseKept: 10, ResponseBody: 1000}})
 	t.Cleanup(e.Close)
 	long := strings.Repeat("0123456789", 20)
 	o := run(t, e, target, `{"steps":[{"request":{"method":"GET","url":"{{base}}/text","query":{"s":"`+long+`"}},

@@ -160,7 +160,7 @@ func (t *transports) make(key transportKey, of *wire) (transport, *Error) {
 			return t.cfg.Guard.DialContext(ctx, w.network("tcp"), w.address(addr))
 		},
 		DisableCompression:     true, // we decode under caps
-		MaxResponseHeaderBytes: limits.MaxResponseHeaderBytes,
+		MaxResponseHeaderBytes: int64(t.cfg.Limits.ResponseHeaders),
 		MaxIdleConns:           4 * idlePerHost,
 		MaxIdleConnsPerHost:    idlePerHost,
 		IdleConnTimeout:        idleTimeout,

@@ -9,7 +9,8 @@ package limits
 import "time"
 
 // Settings are the limits of an installation that the environment changes. Field tags are as in config: env is the
-// variable, default its value, doc what it bounds; least is the smallest value that is accepted, 1 where nothing is said.
+// variable, default its value, doc what it bounds; least is the smallest value that is accepted, 1 where nothing is said, and most
+// the largest.
 type Settings struct {
 	// What a request to the API may be.
 	RequestBody    Size          `env:"TESTFLOW_LIMIT_REQUEST_BODY" default:"1MiB" doc:"Body of an API request."`
@@ -23,8 +24,18 @@ type Settings struct {
 	KeyMaxLifetime time.Duration `env:"TESTFLOW_API_KEY_MAX_LIFETIME" default:"0" least:"0" doc:"How long an API key may live at most, counted from when its end is set; 0 = for ever."`
 
 	// What a target may send.
-	ResponseBody Size `env:"TESTFLOW_LIMIT_RESPONSE_BODY" default:"10MiB" doc:"Bytes of a response, before and again after decompression; at most 10MiB."`
-	ResponseKept Size `env:"TESTFLOW_LIMIT_RESPONSE_KEPT" default:"256KiB" doc:"Bytes of a response that are kept to look at; at most 256KiB."`
+	ResponseBody    Size `env:"TESTFLOW_LIMIT_RESPONSE_BODY" default:"10MiB" most:"10485760" doc:"Bytes of a response, before and again after decompression; at most 10MiB."`
+	ResponseKept    Size `env:"TESTFLOW_LIMIT_RESPONSE_KEPT" default:"256KiB" most:"262144" doc:"Bytes of a response that are kept to look at; at most 256KiB."`
+	ResponseHeaders Size `env:"TESTFLOW_LIMIT_RESPONSE_HEADERS" default:"32KiB" least:"1024" most:"32768" doc:"Bytes of a response's headers; at most 32KiB."`
+	ResponseRatio   int  `env:"TESTFLOW_LIMIT_RESPONSE_RATIO" default:"200" most:"200" doc:"How many times its size a response may unpack to, once more than 1 MiB came out; at most 200."`
+	Redirects       int  `env:"TESTFLOW_LIMIT_REDIRECTS" default:"20" most:"20" doc:"Redirects that a request may follow; at most 20."`
+
+	// What a test may be, and a run of it take.
+	Steps        int           `env:"TESTFLOW_LIMIT_STEPS" default:"100" most:"100" doc:"Steps of a test, setup and teardown included; at most 100."`
+	Assertions   int           `env:"TESTFLOW_LIMIT_ASSERTIONS" default:"200" most:"200" doc:"Assertions of a step; at most 200."`
+	Captures     int           `env:"TESTFLOW_LIMIT_CAPTURES" default:"50" most:"50" doc:"Captures of a step; at most 50."`
+	RunTime      time.Duration `env:"TESTFLOW_LIMIT_RUN_TIME" default:"5m" least:"1000000000" most:"300000000000" doc:"How long a run may take; at most 5m."`
+	SelectorTime time.Duration `env:"TESTFLOW_LIMIT_SELECTOR_TIME" default:"1s" least:"1000000" most:"1000000000" doc:"How long one JSONPath, XPath or selector may take; at most 1s."`
 
 	// How a worker collects results.
 	SinkDelay time.Duration `env:"TESTFLOW_LIMIT_SINK_DELAY" default:"5ms" doc:"How long a worker collects results before it appends them."`

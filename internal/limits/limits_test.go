@@ -28,6 +28,11 @@ func TestDefaults_areWhatTheTagsSay(t *testing.T) {
 			require.NoError(t, err, f.Name)
 		}
 		require.GreaterOrEqual(t, v.Field(i).Int(), least, f.Name)
+		if text := f.Tag.Get("most"); text != "" {
+			most, err := strconv.ParseInt(text, 10, 64)
+			require.NoError(t, err, f.Name)
+			require.LessOrEqual(t, v.Field(i).Int(), most, f.Name)
+		}
 	}
 }
 
@@ -44,4 +49,10 @@ func TestSize(t *testing.T) {
 	}
 	require.Equal(t, "512KiB", Size(512<<10).String())
 	require.Equal(t, "1000", Size(1000).String())
+}
+
+func TestTests_orMost(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, (Tests{}).OrMost(), Tests{Steps: 1 << 30, RunTime: time.Hour, ResponseHeaders: 1 << 40}.OrMost())
+	require.Equal(t, 7, Tests{Steps: 7}.OrMost().Steps)
 }

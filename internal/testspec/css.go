@@ -107,7 +107,7 @@ func (m *markup) selectCSS(ctx context.Context, selector string) value {
 	if c.climbs > 1 && cost > limits.MaxFilterCost || cost*float64(min(c.scans, 1)*m.nodes) > limits.MaxFilterCost {
 		return unreadable("the selector is too costly for a body of this size")
 	}
-	ctx, stop := context.WithTimeout(ctx, limits.SelectorTime)
+	ctx, stop := context.WithTimeout(ctx, selectorTime(ctx))
 	defer stop()
 	list := []any{}
 	size := 0

@@ -254,7 +254,7 @@ func (p *compiledPath) run(ctx context.Context, doc any, nodes int) ([]any, erro
 	}
 	if nodes > smallDocument || p.loops > 0 {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, limits.SelectorTime)
+		ctx, stop = context.WithTimeout(ctx, selectorTime(ctx))
 		defer stop()
 	}
 	w := &walk{ctx: ctx, root: doc}

@@ -86,7 +86,7 @@ func readMarkup(ctx context.Context, body []byte, contentType string, asXML bool
 	case bytes.Count(body, []byte{'<'}) > limits.MaxMarkupNodes || bytes.Count(body, []byte{'='}) > limits.MaxMarkupNodes:
 		return &markup{why: fmt.Sprintf("the body holds more than %d elements or attributes", limits.MaxMarkupNodes)}
 	}
-	ctx, stop := context.WithTimeout(ctx, limits.SelectorTime)
+	ctx, stop := context.WithTimeout(ctx, selectorTime(ctx))
 	defer stop()
 	var m *markup
 	if asXML {

@@ -45,10 +45,14 @@ func Validate(s Spec, opts ...Option) []fault.Field {
 		o(v)
 	}
 	v.spec(s)
+	if v.lower != (limits.Tests{}) {
+		v.faults = append(v.faults, OverLimits(s, v.lower)...)
+	}
 	return v.faults
 }
 
 type validator struct {
+	lower        limits.Tests
 	schemasNamed map[string]json.RawMessage // the JSON Schemas of the test
 
 	known     map[string]bool // names that references may have here

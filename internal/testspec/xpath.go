@@ -176,7 +176,7 @@ func (m *markup) selectXPath(ctx context.Context, path string) (v value) {
 	if err != nil {
 		return unreadable(err.Error())
 	}
-	ctx, stop := context.WithTimeout(ctx, limits.SelectorTime)
+	ctx, stop := context.WithTimeout(ctx, selectorTime(ctx))
 	defer stop()
 	defer func() {
 		if p := recover(); p != nil {

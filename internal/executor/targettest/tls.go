@@ -226,8 +226,8 @@ func (s *Server) hostileTLS(tb testing.TB) {
 		"expired": s.ExpiredURL, "wrong-host": s.WrongNameURL, "self-signed": s.SelfSignedURL, "old-version": s.OldURL,
 		"garbage": s.GarbageURL, "cut": s.CutURL, "huge-chain": s.HugeChainURL, "not-tls": s.NotTLSURL,
 		"certificate-required": required.URL,
-		"renegotiates": s.startRenegotiating(tb, good),
-		"alert":        s.startRaw(tb, func(c net.Conn) { _, _ = c.Write([]byte{21, 3, 3, 0, 2, 2, 40}) }),
+		"renegotiates":         s.startRenegotiating(tb, good),
+		"alert":                s.startRaw(tb, func(c net.Conn) { _, _ = c.Write([]byte{21, 3, 3, 0, 2, 2, 40}) }),
 		"warnings": s.startRaw(tb, func(c net.Conn) {
 			until(func() error { _, err := c.Write(bytes.Repeat([]byte{21, 3, 3, 0, 2, 1, 90}, 100)); return err }) //nolint:wrapcheck // only whether
 		}),
