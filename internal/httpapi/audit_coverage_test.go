@@ -120,8 +120,9 @@ var recipes = map[string]func(w *world, th things) call{
 		require.Less(w.t, got.status, 300, got.text)
 		return call{as: "admin-a", path: path + "/restore"}
 	},
-	"eraseMe":      func(*world, things) call { return call{as: "developer-b", body: `{"password": "` + password + `"}`} },
-	"updateMember": func(*world, things) call { return call{as: "admin-a", body: `{"role": "developer"}`} },
+	"updateOrganization": func(*world, things) call { return call{as: "admin-a", body: `{"name": "Difference Engines"}`} },
+	"eraseMe":            func(*world, things) call { return call{as: "developer-b", body: `{"password": "` + password + `"}`} },
+	"updateMember":       func(*world, things) call { return call{as: "admin-a", body: `{"role": "developer"}`} },
 	"updateProject": func(w *world, th things) call {
 		w.do(call{method: "PATCH", path: "/api/projects/" + th["projects"], as: "admin-a", body: `{"description": "first"}`})
 		return call{as: "admin-a", body: `{"description": "second"}`}
