@@ -74,14 +74,14 @@ func (r *runner) logBlocked(err error) {
 	if !errors.As(err, &blocked) {
 		return
 	}
-	attrs := []slog.Attr{
+	attrs := []any{
 		slog.String("run_id", r.in.RunID.String()), slog.String("org_id", r.in.OrgID.String()),
 		slog.String("region", r.in.Region), slog.String("reason", blocked.Reason),
 	}
 	if blocked.Addr.IsValid() {
 		attrs = append(attrs, slog.String("address", blocked.Addr.String()))
 	}
-	r.engine.log.LogAttrs(context.Background(), slog.LevelInfo, "network policy refused a run's request", attrs...)
+	r.engine.log.Info("network policy refused a run's request", attrs...)
 }
 
 // blockedMessage says what a refusal by policy says to people: no address.

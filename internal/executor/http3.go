@@ -101,7 +101,7 @@ func (t *transports) dialQUIC(ctx context.Context, w *wire, addr string, tlsConf
 	if trace != nil && trace.TLSHandshakeDone != nil {
 		trace.TLSHandshakeDone(conn.ConnectionState().TLS, nil)
 	}
-	context.AfterFunc(conn.Context(), func() { _ = socket.Close() })
+	context.AfterFunc(conn.Context(), func() { _ = socket.Close() }) //nolint:contextcheck // the connection outlives its first request
 	return conn, nil
 }
 

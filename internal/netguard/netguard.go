@@ -165,7 +165,7 @@ func (g *Guard) CheckBehindProxy(ctx context.Context, host string, port uint16) 
 	defer stop()
 	addrs, err := g.policy.Resolver.LookupNetIP(ctx, "ip", name)
 	if err != nil {
-		return nil //nolint:nilerr // see above
+		return nil
 	}
 	for _, addr := range addrs {
 		if err := g.CheckAddr(netip.AddrPortFrom(addr, port)); err != nil {

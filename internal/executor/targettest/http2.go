@@ -24,7 +24,7 @@ func (s *Server) startHTTP2(tb testing.TB, cert tls.Certificate, settings []http
 	tb.Helper()
 	return s.startRaw(tb, func(raw net.Conn) {
 		c := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}})
-		if c.Handshake() != nil {
+		if c.HandshakeContext(tb.Context()) != nil {
 			return
 		}
 		if _, err := io.CopyN(io.Discard, c, int64(len(http2.ClientPreface))); err != nil {
@@ -83,8 +83,8 @@ func until(what func() error) {
 func (s *Server) hostileHTTP2(tb testing.TB) {
 	tb.Helper()
 	cert := s.goodCertificate(tb)
-	add := func(name, code string, do func(c *http2Conn), settings ...http2.Setting) {
-		s.Origins["h2-"+name] = HostileOrigin{URL: s.startHTTP2(tb, cert, settings, do), Code: code}
+	add := func(name, code string, do func(c *http2Conn)) {
+		s.Origins["h2-"+name] = HostileOrigin{URL: s.startHTTP2(tb, cert, nil, do), Code: code}
 	}
 	add("hang", "timeout", func(*http2Conn) {})
 	add("reset", "protocol", func(c *http2Conn) { _ = c.WriteRSTStream(c.stream, http2.ErrCodeInternal) })

@@ -50,7 +50,7 @@ func (s *Server) NewProxy(tb testing.TB, user, password string) *Proxy {
 	now := s.goodCertificate(tb)
 	p.HTTPS = bare(s.startRaw(tb, func(c net.Conn) {
 		secured := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{now}, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert})
-		if secured.Handshake() != nil {
+		if secured.HandshakeContext(tb.Context()) != nil {
 			return
 		}
 		if len(secured.ConnectionState().PeerCertificates) > 0 {

@@ -36,7 +36,7 @@ func (s *Server) startRenegotiating(tb testing.TB, cert tls.Certificate) string 
 			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, KeyLogWriter: &log,
 			CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}, SessionTicketsDisabled: true,
 		})
-		if secured.Handshake() != nil {
+		if secured.HandshakeContext(tb.Context()) != nil {
 			return
 		}
 		buf := make([]byte, 4096)

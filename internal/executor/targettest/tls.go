@@ -84,8 +84,8 @@ func (s *Server) startTLS(tb testing.TB) {
 	good := s.goodCertificate(tb)
 	s.MutualURL = s.startMutual(tb, good).URL
 	s.OtherMutualURL = s.startMutual(tb, good).URL
-	s.TLS12URL = s.startWith(tb, &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}).URL                             //nolint:gosec // MinVersion is not the point
-	s.OldURL = s.startWith(tb, &tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).URL //nolint:gosec // what we must refuse
+	s.TLS12URL = s.startWith(tb, &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}).URL
+	s.OldURL = s.startWith(tb, &tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).URL
 	self := selfSigned(tb)
 	s.SelfSignedPEM = certPEM(self.Certificate[0])
 	s.SelfSignedURL = s.startWith(tb, &tls.Config{Certificates: []tls.Certificate{self}, MinVersion: tls.VersionTLS12}).URL
