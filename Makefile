@@ -122,6 +122,7 @@ audit: $(GOVULNCHECK) ## Look up known vulnerabilities of the code that is calle
 .PHONY: bench
 bench: ## Measure this machine: events/s, runs/s, commit to socket, CPU and memory, beside bare baselines (minutes)
 	@$(WITH_POSTGRES) sh -c "$(GO) test -run '^$$' -bench 'BenchmarkAppendRuns|BenchmarkRawUnnest' -benchtime 3s ./internal/eventstore && \
+		$(GO) test -run '^$$' -bench 'BenchmarkOneCore|BenchmarkInFlight' -benchtime 1x ./internal/executor && \
 		$(GO) test -run '^$$' -bench BenchmarkTake -benchtime 2s ./internal/ratelimit && \
 		$(GO) test -run '^$$' -bench BenchmarkPlatform -benchtime 1x -timeout 20m $(ARGS) ./internal/app"
 

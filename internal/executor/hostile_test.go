@@ -17,7 +17,13 @@ import (
 	"github.com/testflow/testflow/internal/executor/targettest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(benchTarget) != "" {
+		serveBenchTarget()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // TestHostile_typedEnd runs against everything that a target can do to a client: each is a typed end, soon.
 func TestHostile_typedEnd(t *testing.T) {
