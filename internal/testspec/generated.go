@@ -89,7 +89,7 @@ var generated = []GeneratedInfo{
 		Args: argsRange, maxArgs: 2, check: checkFloatRange,
 		make: func(g *Generator, args []string) string {
 			low, high, _ := floatRange(args)
-			f := min(max(low+g.random.Float64()*(high-low), low), high)
+			f := min(max(low+g.random().Float64()*(high-low), low), high)
 			if r := math.Round(f*1e6) / 1e6; r >= low && r <= high {
 				f = r
 			}
@@ -98,7 +98,7 @@ var generated = []GeneratedInfo{
 	},
 	{
 		Name: "$boolean", Doc: "true or false.", Example: "true", Bool: true,
-		make: func(g *Generator, _ []string) string { return strconv.FormatBool(g.random.IntN(2) == 0) },
+		make: func(g *Generator, _ []string) string { return strconv.FormatBool(g.random().IntN(2) == 0) },
 	},
 	{
 		Name: "$randomString", Doc: "Random letters and digits, 16 unless said.", Example: "q7RkV0bTz3XcLw9P", Args: argsLength, maxArgs: 1, check: checkLength,
@@ -184,13 +184,21 @@ func GeneratedNames() []string {
 // Generator makes the generated values of one attempt. The same seed gives the same values in the same order. Not safe
 // for concurrent use.
 type Generator struct {
-	random *rand.Rand
+	seed   string
+	source *rand.Rand // made when the first value is
 	now    func() time.Time
 }
 
 // NewGenerator returns a Generator whose values follow from seed (any text) and, for times, from the clock now.
 func NewGenerator(seed string, now func() time.Time) *Generator {
-	return &Generator{random: rand.New(rand.NewChaCha8(sha256.Sum256([]byte("testflow generated values\n" + seed)))), now: now}
+	return &Generator{seed: seed, now: now}
+}
+
+func (g *Generator) random() *rand.Rand {
+	if g.source == nil {
+		g.source = rand.New(rand.NewChaCha8(sha256.Sum256([]byte("testflow generated values\n" + g.seed))))
+	}
+	return g.source
 }
 
 // GeneratorSeed returns the seed of an attempt: the spec's own, which gives the same values in every run, or else one
@@ -373,21 +381,21 @@ func editDistance(a, b string) int {
 	return last[len(b)]
 }
 
-func (g *Generator) pick(list []string) string { return list[g.random.IntN(len(list))] }
+func (g *Generator) pick(list []string) string { return list[g.random().IntN(len(list))] }
 
 // between returns a number from low to high, both included.
 func (g *Generator) between(low, high int64) int64 {
 	span := uint64(high) - uint64(low) //nolint:gosec // wraps around to the distance, whatever the signs
 	if span == math.MaxUint64 {
-		return int64(g.random.Uint64()) //nolint:gosec // any of them
+		return int64(g.random().Uint64()) //nolint:gosec // any of them
 	}
-	return int64(uint64(low) + g.random.Uint64N(span+1)) //nolint:gosec // wraps around back into low to high
+	return int64(uint64(low) + g.random().Uint64N(span+1)) //nolint:gosec // wraps around back into low to high
 }
 
 func (g *Generator) letters(alphabet string, n int) string {
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = alphabet[g.random.IntN(len(alphabet))]
+		b[i] = alphabet[g.random().IntN(len(alphabet))]
 	}
 	return string(b)
 }
@@ -395,7 +403,7 @@ func (g *Generator) letters(alphabet string, n int) string {
 func (g *Generator) uuid() string {
 	var b [16]byte
 	for i := 0; i < 16; i += 8 {
-		u := g.random.Uint64()
+		u := g.random().Uint64()
 		for j := range 8 {
 			b[i+j] = byte(u >> (8 * j)) //nolint:gosec // one byte of eight
 		}
