@@ -60,7 +60,7 @@ func serveBenchTarget() {
 // startBenchTarget starts it and returns its URL.
 func startBenchTarget(b *testing.B) string {
 	b.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^$") //nolint:gosec // this very program
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), benchTarget+"=1", "GOMAXPROCS=1")
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -180,7 +180,7 @@ func BenchmarkInFlight(b *testing.B) {
 		return m.HeapInuse + m.StackInuse
 	}
 	waiting := func() int {
-		resp, err := http.Get(base + "/waiting") //nolint:noctx // a process of our own
+		resp, err := http.Get(base + "/waiting")
 		if err != nil {
 			b.Fatal(err)
 		}

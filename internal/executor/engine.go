@@ -92,6 +92,7 @@ func (e *Engine) Run(ctx context.Context, in Input, observe func(Observation)) R
 	defer stop()
 	defer r.dropOwn()
 	r.run(limited, ctx)
+	r.logBlocked(ctx)
 	r.result.FinishedAt = e.cfg.Now()
 	r.result.Duration = r.result.FinishedAt.Sub(r.result.StartedAt)
 	return r.maskedResult()
@@ -117,8 +118,10 @@ type runner struct {
 	scope  *testspec.Scope
 	jar    jar
 	own    map[transportKey]transport // connections that serve this run alone
-	tell   func(Observation)          // observe's alone
-	masker *vault.Masker              // nil while there is nothing to hide
+
+	blocked []*netguard.BlockedError // what policy refused, for the operator's log
+	tell    func(Observation)        // observe's alone
+	masker  *vault.Masker            // nil while there is nothing to hide
 	// bodyHeld says that the body of the last observed step holds a secret.
 	bodyHeld bool
 	digests  map[digestKey]*digestState

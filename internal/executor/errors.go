@@ -64,24 +64,31 @@ func stopped(ctx context.Context) *Error {
 // failed is classify for a run's request; the operator's log gets the address of what policy refused.
 func (r *runner) failed(ctx context.Context, err error, phase Phase) *Error {
 	if ctx.Err() == nil {
-		r.logBlocked(err)
+		r.noteBlocked(err)
 	}
 	return classify(ctx, err, phase)
 }
 
-func (r *runner) logBlocked(err error) {
+// noteBlocked remembers a refusal by policy for the operator's log.
+func (r *runner) noteBlocked(err error) {
 	var blocked *netguard.BlockedError
-	if !errors.As(err, &blocked) {
-		return
+	if errors.As(err, &blocked) && len(r.blocked) < 20 { // a loop says no more
+		r.blocked = append(r.blocked, blocked)
 	}
-	attrs := []any{
-		slog.String("run_id", r.in.RunID.String()), slog.String("org_id", r.in.OrgID.String()),
-		slog.String("region", r.in.Region), slog.String("reason", blocked.Reason),
+}
+
+// logBlocked tells the operator which addresses policy refused; those who read the run don't learn them.
+func (r *runner) logBlocked(ctx context.Context) {
+	for _, blocked := range r.blocked {
+		attrs := []slog.Attr{
+			slog.String("run_id", r.in.RunID.String()), slog.String("org_id", r.in.OrgID.String()),
+			slog.String("region", r.in.Region), slog.String("reason", blocked.Reason),
+		}
+		if blocked.Addr.IsValid() {
+			attrs = append(attrs, slog.String("address", blocked.Addr.String()))
+		}
+		r.engine.log.LogAttrs(ctx, slog.LevelInfo, "network policy refused a run's request", attrs...)
 	}
-	if blocked.Addr.IsValid() {
-		attrs = append(attrs, slog.String("address", blocked.Addr.String()))
-	}
-	r.engine.log.Info("network policy refused a run's request", attrs...)
 }
 
 // blockedMessage says what a refusal by policy says to people: no address.

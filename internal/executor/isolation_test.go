@@ -21,12 +21,13 @@ func TestAttack_twoPeopleAtOnce(t *testing.T) {
 	orgs := []uuid.UUID{uuid.New(), uuid.New()}
 	const steps = `{"steps":[
 		{"request":{"method":"GET","url":"{{at}}/cookies/set?session={{me}}","httpVersion":"{{v}}"}},
+		{"request":{"method":"GET","url":"{{at}}/cookies/set?of-{{me}}=1","httpVersion":"{{v}}"}},
 		{"request":{"method":"POST","url":"{{at}}/echo","httpVersion":"{{v}}","headers":{"X-Me":"{{me}}"},"body":{"json":{"me":"{{me}}"}}},
-		 "assertions":[{"source":"jsonpath","property":"$.headers.cookie","operator":"equals","expected":"session={{me}}"},
+		 "assertions":[{"source":"jsonpath","property":"$.headers.cookie","operator":"equals","expected":"session={{me}}; of-{{me}}=1"},
 			{"source":"jsonpath","property":"$.headers['x-me']","operator":"equals","expected":"{{me}}"}],
 		 "captures":[{"name":"kept","source":"jsonpath","property":"$.headers.cookie"}]},
-		{"request":{"method":"GET","url":"{{at}}/text?s={{kept}}","httpVersion":"{{v}}"},
-		 "assertions":[{"source":"body","operator":"equals","expected":"session={{me}}"}]}]}`
+		{"request":{"method":"GET","url":"{{at}}/text","query":{"s":"{{kept}}"},"httpVersion":"{{v}}"},
+		 "assertions":[{"source":"body","operator":"equals","expected":"session={{me}}; of-{{me}}=1"}]}]}`
 	ways := []struct{ at, version string }{{target.URL, "1.1"}, {target.TLSURL, "2"}, {target.TLSURL, "auto"}, {h.URL, "3"}}
 	var wg sync.WaitGroup
 	for i := range 120 {
@@ -38,7 +39,7 @@ func TestAttack_twoPeopleAtOnce(t *testing.T) {
 				t.Errorf("run %d: %+v", i, o.Error)
 			}
 			for _, c := range o.Captures {
-				if c.Name == "kept" && string(c.Value) != `"session=`+me+`"` {
+				if c.Name == "kept" && string(c.Value) != `"session=`+me+"; of-"+me+`=1"` {
 					t.Errorf("run %d kept %s", i, c.Value)
 				}
 			}

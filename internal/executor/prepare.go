@@ -114,7 +114,7 @@ func (r *runner) checkURL(u *url.URL) *Error {
 		return nil
 	}
 	if errors.Is(err, netguard.ErrBlocked) {
-		r.logBlocked(err)
+		r.noteBlocked(err)
 		return &Error{Code: CodeBlocked, Phase: PhasePrepare, Message: blockedMessage(err)}
 	}
 	return badRequest("The URL cannot be used: " + err.Error() + ".")
