@@ -18,6 +18,7 @@ import (
 	"github.com/testflow/testflow/internal/fault"
 	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
+	"github.com/testflow/testflow/internal/secret"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -173,7 +174,71 @@ func (s *Service) fragmentFaults(ctx context.Context, tx postgres.OrgTx, p parse
 	for _, f := range wrong {
 		found = also(found, f.Pointer, f.Detail)
 	}
+	if len(wrong) > 0 {
+		return found, nil
+	}
+	return fragmentSecrets(ctx, tx, p, list, found)
+}
+
+// fragmentSecrets adds to found the secrets that the fragments of a test need and that there aren't for the test.
+func fragmentSecrets(ctx context.Context, tx postgres.OrgTx, p parsed, list []Fragment, found error) (faults, err error) {
+	var known map[string]bool
+	for _, phase := range []struct {
+		at    string
+		steps []testspec.Step
+	}{{"/setup", p.Setup}, {"/steps", p.Steps}, {"/teardown", p.Teardown}} {
+		for i, step := range phase.steps {
+			if step.Use == "" {
+				continue
+			}
+			var needed []string
+			for _, f := range inside(list, step.Use) {
+				needed = append(needed, testspec.SecretNames(f.Fragment)...)
+			}
+			slices.Sort(needed)
+			for _, name := range slices.Compact(needed) {
+				if known == nil {
+					names, err := secret.NamesTx(ctx, tx, p.projectID, p.EnvironmentID)
+					if err != nil {
+						return nil, err
+					}
+					known = setOf(names)
+				}
+				if !known[name] {
+					found = also(found, fmt.Sprintf("%s/%d/use", phase.at, i), "The fragment needs {{secrets."+name+"}}, and this test has no secret of that name.")
+				}
+			}
+		}
+	}
 	return found, nil
+}
+
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, n := range names {
+		set[n] = true
+	}
+	return set
+}
+
+// inside returns the fragment name and those that it uses, themselves or by others.
+func inside(list []Fragment, name string) []Fragment {
+	names := []string{name}
+	var all []Fragment
+	for i := 0; i < len(names); i++ {
+		for _, f := range list {
+			if f.Name != names[i] {
+				continue
+			}
+			all = append(all, f)
+			for _, used := range f.uses() {
+				if !slices.Contains(names, used) {
+					names = append(names, used)
+				}
+			}
+		}
+	}
+	return all
 }
 
 // FragmentRef says which version of a fragment something was made from.

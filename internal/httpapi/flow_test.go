@@ -178,3 +178,38 @@ func TestFlow_fromTheFragmentToTheRun(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{"fragment.created", "fragment.changed", "fragment.deleted"}, types)
 }
+
+// A fragment's secrets are those of the test that uses it: missing, they are named when that is saved; set, the target
+// gets them and nobody who reads the run.
+func TestFlow_secretsOfFragments(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.work()
+	target := newShop(t)
+	project := w.do(call{method: "POST", path: "/api/projects", as: "admin-a", body: `{"name":"Secretive shop"}`})
+	require.Equal(t, 201, project.status, project.text)
+	path := "/api/projects/" + project.id()
+	for _, body := range []string{
+		`{"name":"inner","steps":[{"request":{"method":"GET","url":"` + target.URL + `/inner/{{secrets.fragmentPin}}"}}]}`,
+		`{"name":"outer","steps":[{"use":"inner"}]}`,
+	} {
+		got := w.do(call{method: "POST", path: path + "/fragments", as: "developer-a", body: body})
+		require.Equal(t, 201, got.status, got.text)
+	}
+	test := call{
+		method: "POST", path: "/api/tests", as: "developer-a",
+		body: `{"projectId":"` + project.id() + `","name":"Use","steps":[{"request":{"method":"GET","url":"` + target.URL + `/first"}}],"teardown":[{"use":"outer"}]}`,
+	}
+	refused := w.do(test)
+	require.Equal(t, 422, refused.status, refused.text)
+	assert.Contains(t, refused.text, `"/teardown/0/use"`)
+	assert.Contains(t, refused.text, "{{secrets.fragmentPin}}")
+	set := w.do(call{method: "PUT", path: path + "/secrets/fragmentPin", as: "manager-a", body: `{"value":"TFCANARY-in-a-fragment"}`})
+	require.Equal(t, 200, set.status, set.text)
+	saved := w.do(test)
+	require.Equal(t, 201, saved.status, saved.text)
+	run := w.run(saved.header.Get("Location") + "/execute")
+	assert.Equal(t, "passed", run.json["status"], run.text)
+	assert.NotContains(t, run.text, "TFCANARY-in-a-fragment")
+	assert.Equal(t, []string{"GET /first", "GET /inner/TFCANARY-in-a-fragment"}, target.take())
+}
