@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,11 +34,19 @@ func newEcho(t *testing.T) *httptest.Server {
 			http.Error(w, "body", http.StatusBadRequest)
 			return
 		}
+		if r.URL.Path == "/token" {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"access_token":"TFCANARY-access-token-2342","token_type":"Bearer","expires_in":3600}`)
+			return
+		}
 		if r.URL.Path == "/redirect" {
 			http.Redirect(w, r, "/echo?"+r.URL.RawQuery+"&h="+url.QueryEscape(r.Header.Get("X-Given")), http.StatusTemporaryRedirect)
 			return
 		}
-		out := map[string]any{"issued": "TFCANARY-issued-to-you-4711"}
+		out := map[string]any{}
+		if strings.HasPrefix(r.URL.Path, "/echo/") { // whose step keeps it as a secret; before that nobody knows that it is one
+			out["issued"] = "TFCANARY-issued-to-you-4711"
+		}
 		for name, v := range map[string]string{
 			"body": string(body), "query": r.URL.Query().Get("q"), "header": r.Header.Get("X-Given"), "auth": r.Header.Get("Authorization"), "path": r.URL.Path, "h": r.URL.Query().Get("h"),
 		} {
@@ -135,6 +144,31 @@ func newSecretWorld(t *testing.T, u *user, target string) secretWorld {
 			},
 		},
 	}
+	steps, _ := definition["steps"].([]any)
+	for _, auth := range []map[string]any{
+		{"type": "basic", "username": "ann", "password": "{{secrets.env_password}}"},
+		{"type": "bearer", "token": "{{secrets.org_token}}"},
+		{"type": "apiKey", "in": "header", "name": "X-Given", "value": "{{secrets.org_token}}"},
+		{"type": "apiKey", "in": "query", "name": "q", "value": "{{secrets.project_key}}"},
+		{"type": "jwt", "algorithm": "HS256", "key": "{{secrets.org_token}}", "claims": map[string]any{"sub": "{{secrets.env_password}}"}},
+		{"type": "awsSigV4", "accessKeyId": "AKIDEXAMPLE", "secretAccessKey": "{{secrets.org_token}}", "sessionToken": "{{secrets.env_password}}", "region": "eu-west-1", "service": "execute-api"},
+		{"type": "oauth2ClientCredentials", "tokenUrl": target + "/token", "clientId": "client", "clientSecret": "{{secrets.project_key}}"},
+	} {
+		steps = slices.Insert(steps, 0, any(map[string]any{
+			"name": auth["type"], "request": map[string]any{
+				"method": "POST", "url": target + "/redirect", "auth": auth, "body": map[string]any{"multipart": []any{
+					map[string]any{"name": "a", "value": "{{secrets.org_token}}"},
+					map[string]any{"name": "b", "file": map[string]any{"name": "{{secrets.env_password}}.txt", "text": "{{secrets.project_key}}"}},
+				}},
+			},
+			"assertions": []any{
+				map[string]any{"source": "status", "operator": "equals", "expected": 200},
+				map[string]any{"source": "jsonpath", "property": "$.auth.raw", "operator": "equals", "expected": "x", "severity": "soft"},
+				map[string]any{"source": "body", "operator": "contains", "expected": "nothing of the kind", "severity": "soft"},
+			},
+		}))
+	}
+	definition["steps"] = steps
 	refused := u.must(http.StatusUnprocessableEntity, "POST", "/api/tests", definition, nil)
 	require.Contains(t, string(refused.body), "there is no secret org_token")
 	for name, value := range secretValues {
@@ -196,13 +230,14 @@ func TestAttack_secretsLeaveNoTrace(t *testing.T) {
 	detail := u.must(http.StatusOK, "GET", "/api/runs/"+run, nil, nil)
 	require.Equal(t, "failed", status, "%s", detail.body) // the last step says so, to have a secret in a failure's sentence
 	require.Contains(t, string(detail.body), "•••")
+	require.Contains(t, string(detail.body), `"steps":10,"stepsFailed":1`, "every step before the last one passed: %s", detail.body)
 	require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return strings.Contains(frames.String(), "run.finished") }, 20*time.Second, 50*time.Millisecond)
 	stop()
 	<-closed
 
 	for _, path := range []string{
-		"/api/runs/" + run, "/api/runs/" + run + "/events", "/api/runs/" + run + "/steps/0/response", "/api/runs/" + run + "/steps/1/response", "/api/runs/" + run + "/steps/2/response",
-		"/api/events?limit=200", "/api/audit/events?limit=200&type=secret.*", "/api/tests/" + w.test,
+		"/api/runs/" + run, "/api/runs/" + run + "/events", "/api/runs/" + run + "/steps/0/response", "/api/runs/" + run + "/steps/4/response", "/api/runs/" + run + "/steps/7/response",
+		"/api/runs/" + run + "/steps/8/response", "/api/runs/" + run + "/steps/9/response", "/api/events?limit=200", "/api/audit/events?limit=200&type=secret.*", "/api/tests/" + w.test,
 	} {
 		got := u.must(http.StatusOK, "GET", path, nil, nil)
 		require.NotEmpty(t, got.body)
