@@ -163,6 +163,9 @@ func TestDocument_bodiesAreClosed(t *testing.T) {
 				if slices.Contains([]string{"updateMember", "createInvitation", "transferOrganization"}, op.OperationID) && owned == "role" {
 					continue // that is what they are for, and nobody reaches above themselves
 				}
+				if strings.HasPrefix(op.OperationID, "reevaluate") && owned == "revision" {
+					continue // whose assertions are asked for; nothing is written
+				}
 				assert.NotContains(t, body.Value.Properties, owned, "%s %s", method, path)
 			}
 		}
