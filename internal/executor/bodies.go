@@ -90,6 +90,9 @@ func (r *runner) expandBase64(template, what string) ([]byte, *Error) {
 	if err != nil {
 		return nil, expandError(what, err)
 	}
+	if r.fromSecret(template) {
+		r.hide(string(data)) // a target that gives the bytes back would show the secret to whoever encodes them again
+	}
 	return data, nil
 }
 

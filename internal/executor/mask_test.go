@@ -142,6 +142,34 @@ func TestAttack_targetGivesSecretsBack(t *testing.T) {
 	}
 }
 
+// TestAttack_sentBytesComeBack: a secret that is base64 is sent as what it stands for, which is shown as base64 again.
+func TestAttack_sentBytesComeBack(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(w, r.Body)
+	}))
+	t.Cleanup(srv.Close)
+	key := base64.StdEncoding.EncodeToString([]byte("\xff\xfe\x01k"))
+	e := executor.New(executor.Config{Guard: loopback(t), Now: time.Now})
+	t.Cleanup(e.Close)
+	for _, body := range []string{
+		`{"base64":"{{secrets.key}}"}`,
+		`{"multipart":[{"name":"f","file":{"name":"f.bin","base64":"{{secrets.key}}"}}]}`,
+	} {
+		e.Run(context.Background(), executor.Input{
+			RunID: uuid.New(), OrgID: uuid.New(), Environment: map[string]string{"base": srv.URL},
+			Spec:    mustRead(t, `{"steps":[{"request":{"method":"POST","url":"{{base}}","body":`+body+`}}]}`),
+			Secrets: map[string]vault.Secret{"key": vault.NewSecret(key)},
+		}, func(o executor.Observation) {
+			if s, ok := o.(executor.StepFinished); ok {
+				require.Equal(t, executor.Passed, s.Status, "%v", s.Error)
+				require.NotContains(t, string(s.Response.Body), "\xff\xfe\x01k", body)
+				require.Contains(t, string(s.Response.Body), "•••", body)
+			}
+		})
+	}
+}
+
 // TestAttack_secretsAtTheCut moves the border of what is kept over a secret, byte by byte.
 func TestAttack_secretsAtTheCut(t *testing.T) {
 	t.Parallel()
