@@ -120,6 +120,7 @@ func readXML(ctx context.Context, body []byte, contentType string) *markup {
 	if err != nil {
 		return &markup{why: "the body is not XML"}
 	}
+	dropInstructions(doc)
 	m := &markup{xml: doc}
 	for n, depth := doc, 0; n != nil; {
 		m.nodes += 1 + len(n.Attr)
@@ -175,4 +176,28 @@ func (m *markup) measure(n *html.Node, depth int) {
 		m.measure(c, depth+1)
 	}
 	m.siblings = max(m.siblings, kids)
+}
+
+// dropInstructions takes processing instructions out of a document: to the XPath library they are elements, so that /*
+// selected two where a stylesheet is named.
+func dropInstructions(doc *xmlquery.Node) {
+	var drop []*xmlquery.Node
+	for n := doc; n != nil; {
+		if n.Type == xmlquery.ProcessingInstruction {
+			drop = append(drop, n)
+		}
+		if n.FirstChild != nil {
+			n = n.FirstChild
+			continue
+		}
+		for n != nil && n.NextSibling == nil {
+			n = n.Parent
+		}
+		if n != nil {
+			n = n.NextSibling
+		}
+	}
+	for _, n := range drop {
+		xmlquery.RemoveFromTree(n)
+	}
 }

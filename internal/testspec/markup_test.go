@@ -37,6 +37,17 @@ func typedBody(contentType, body string) *testspec.Subject {
 	return &testspec.Subject{Header: http.Header{"Content-Type": {contentType}}, Body: []byte(body), Now: judgedAt}
 }
 
+func TestXPath_instructionsAreNoElements(t *testing.T) {
+	t.Parallel()
+	s := typedBody("application/xml", `<?xml version="1.0"?><?xml-stylesheet href="a.xsl"?><feed><?php 1?><a/><?php 2?></feed><?end?>`)
+	for path, want := range map[string]string{"count(/*)": "1", "count(//*)": "2", "count(/feed/*)": "1", "count(/feed/node())": "1"} {
+		v := s.Judge(t.Context(), testspec.Assertion{Source: "xpath", Property: path, Operator: "equals", Expected: json.RawMessage(want)})
+		if !v.Pass {
+			t.Error(v.Message)
+		}
+	}
+}
+
 func TestMarkup(t *testing.T) {
 	for _, c := range []struct {
 		contentType, body, source, property, rest string
@@ -205,6 +216,7 @@ func TestValidate_judging(t *testing.T) {
 		{`"source":"cookie","property":"a b","operator":"exists"`, "/property", "name of a cookie"},
 		{`"source":"variable","property":"secrets.a","operator":"exists"`, "/property", "name of a variable"},
 		{`"source":"xpath","property":"//a[","operator":"exists"`, "/property", "This is not an XPath 1.0"},
+		{`"source":"xpath","property":"//processing-instruction()","operator":"exists"`, "/property", "Processing instructions cannot be selected"},
 		{`"source":"xpath","property":"nope(//a)","operator":"exists"`, "/property", "This is not an XPath 1.0"},
 		{`"source":"css","property":"a[","operator":"exists"`, "/property", "This is not a CSS selector"},
 		{`"source":"css","property":"a@","operator":"exists"`, "/property", "name of an attribute is missing"},

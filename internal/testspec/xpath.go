@@ -65,6 +65,9 @@ func compileXPath(path string) (expr *xpath.Expr, err error) {
 	if len(path) > limits.MaxProperty {
 		return nil, fmt.Errorf("an XPath has at most %d bytes", limits.MaxProperty)
 	}
+	if strings.Contains(path, "processing-instruction(") {
+		return nil, errors.New("processing instructions cannot be selected")
+	}
 	expr, err = xpath.Compile(path)
 	if err != nil {
 		why := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "xpath: "), path+" ")
