@@ -248,7 +248,7 @@ func (r *reader) id(fields map[string]json.RawMessage, name string) uuid.UUID {
 		return uuid.Nil
 	}
 	id, err := uuid.Parse(s)
-	if err != nil || len(s) != 36 {
+	if err != nil || len(s) != 36 || id == uuid.Nil {
 		r.faults.At("/"+name, "This must be an id.")
 		return uuid.Nil
 	}

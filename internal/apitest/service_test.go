@@ -190,6 +190,8 @@ func TestEnvironment_mustBeTheProjects(t *testing.T) {
 	require.NoError(t, err)
 	_, err = w.Create(w.ctx, w.org, w.body("x", `"environmentId": "`+theirs.ID.String()+`"`))
 	assert.Equal(t, []string{"/environmentId"}, pointers(t, err))
+	_, err = w.Create(w.ctx, w.org, w.body("x", `"environmentId": "`+uuid.Nil.String()+`"`))
+	assert.Equal(t, []string{"/environmentId"}, pointers(t, err))
 	got, err := w.Create(w.ctx, w.org, w.body("x", `"environmentId": "`+mine.ID.String()+`"`))
 	require.NoError(t, err)
 	assert.Equal(t, mine.ID, got.EnvironmentID)
