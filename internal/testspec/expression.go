@@ -179,6 +179,9 @@ func expressionError(what, src string, err error) error {
 		message = fmt.Sprintf("%s stands where %s is needed", typeWord(m[1]), typeWord(m[2]))
 	}
 	message, _, _ = strings.Cut(message, "\n")
+	if strings.HasPrefix(message, "reflect: ") {
+		message = "a list is needed here" // what filter, map and the like are given
+	}
 	return errSelector{what + ": " + shorten(goTypes.Replace(message), 200) + where}
 }
 

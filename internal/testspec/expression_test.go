@@ -157,6 +157,7 @@ func TestEvalExpression_faults(t *testing.T) {
 		`json.n / 0`:                        "divides by zero",
 		`json.n % 0`:                        "the second not 0",
 		`json.list[5]`:                      "index out of range",
+		`json | map(.x)`:                    "a list is needed here (at character 12)",
 		`json.n and true`:                   "a number stands where true or false is needed",
 		`not json.text`:                     "text stands where true or false is needed",
 		`json.n contains "a"`:               "takes two texts",

@@ -465,7 +465,7 @@ func numberText(v value) (string, bool) {
 func filterToInt(_ *filtering, v value, _ any) value {
 	n, ok := numberText(v)
 	if !ok {
-		return unreadable(typeName(v.v) + " that is not a number")
+		return unreadable(typeName(v.v) + " is not a number")
 	}
 	d, ok := parseDecimal(n)
 	_, isText := v.v.(string)

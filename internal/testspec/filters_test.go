@@ -101,7 +101,7 @@ func TestFilters(t *testing.T) {
 		{`-4.9`, `[{"toInt":true}]`, `-4`},
 		{`1.2e3`, `[{"toInt":true}]`, `1200`},
 		{`0.1`, `[{"toInt":true}]`, `0`},
-		{`"abc"`, `[{"toInt":true}]`, `!text that is not a number`},
+		{`"abc"`, `[{"toInt":true}]`, `!text is not a number`},
 		{`true`, `[{"toInt":true}]`, `!not a number`},
 		{`"--5"`, `[{"toInt":true}]`, `!not a number`},
 		{`"123456789012345678901234567890"`, `[{"toInt":true}]`, `123456789012345678901234567890`},

@@ -275,7 +275,7 @@ func parseGenerated(ref string) (name string, args []string, why string) {
 	if !known {
 		why = "there is no generated value " + shorten(name, 40)
 		if meant := closestGenerated(name); meant != "" {
-			return name, nil, why + "; did you mean " + meant + "?"
+			return name, nil, why + "; perhaps " + meant + " is meant"
 		}
 		return name, nil, why + "; there are " + strings.Join(GeneratedNames(), ", ")
 	}

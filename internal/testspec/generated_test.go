@@ -108,7 +108,7 @@ func TestGenerated_arguments(t *testing.T) {
 func TestGenerated_refused(t *testing.T) {
 	t.Parallel()
 	for reference, want := range map[string]string{
-		`$uid`: "did you mean $uuid?", `$randomint`: "did you mean $randomInt?", `$int`: "did you mean $randomInt?", `$timestampMS`: "$timestampMs",
+		`$uid`: "perhaps $uuid is meant", `$randomint`: "perhaps $randomInt is meant", `$int`: "perhaps $randomInt is meant", `$timestampMS`: "$timestampMs",
 		`$quxquux`: "there are $uuid, $now", `$`: "no generated value $", `$uuid(1)`: "takes no arguments", `$now(+1d, +1d)`: "one offset and one format",
 		`$now(1d)`: "no format 1d", `$now(+d)`: "an offset is", `$now(+1)`: "an offset is", `$now(+1q)`: "an offset is", `$now(+1000y)`: "200 years",
 		`$now(+99999999999999999999d)`: "an offset is", `$now(%Q)`: "no directive %Q", `$now("%")`: "lone %", `$now("a)`: "a quote has no end",

@@ -3,8 +3,10 @@ package testspec
 import (
 	"errors"
 	"fmt"
+	"math/big"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -161,9 +163,44 @@ func violationMessage(e *jsonschema.ValidationError) string {
 		return fmt.Sprintf("members %d and %d are equal", k.Duplicates[0], k.Duplicates[1])
 	case *kind.RefCycle:
 		return "the schema refers to itself without an end"
-	default:
-		return shorten(e.ErrorKind.LocalizedString(english), 120)
 	}
+	return boundMessage(e.ErrorKind)
+}
+
+// boundMessage is violationMessage of keywords that name a number.
+func boundMessage(e jsonschema.ErrorKind) string {
+	switch k := e.(type) {
+	case *kind.MultipleOf:
+		return "it is " + ratText(k.Got) + ", which is not a multiple of " + ratText(k.Want)
+	case *kind.Minimum:
+		return "it is " + ratText(k.Got) + ", which is less than " + ratText(k.Want)
+	case *kind.Maximum:
+		return "it is " + ratText(k.Got) + ", which is more than " + ratText(k.Want)
+	case *kind.ExclusiveMinimum:
+		return "it is " + ratText(k.Got) + ", which is not more than " + ratText(k.Want)
+	case *kind.ExclusiveMaximum:
+		return "it is " + ratText(k.Got) + ", which is not less than " + ratText(k.Want)
+	case *kind.MinLength:
+		return fmt.Sprintf("its length is %d, and at least %d is needed", k.Got, k.Want)
+	case *kind.MaxLength:
+		return fmt.Sprintf("its length is %d, and at most %d is allowed", k.Got, k.Want)
+	case *kind.MinItems:
+		return fmt.Sprintf("the number of its members is %d, and at least %d is needed", k.Got, k.Want)
+	case *kind.MaxItems:
+		return fmt.Sprintf("the number of its members is %d, and at most %d is allowed", k.Got, k.Want)
+	case *kind.MinProperties:
+		return fmt.Sprintf("the number of its properties is %d, and at least %d is needed", k.Got, k.Want)
+	case *kind.MaxProperties:
+		return fmt.Sprintf("the number of its properties is %d, and at most %d is allowed", k.Got, k.Want)
+	default:
+		return shorten(e.LocalizedString(english), 120)
+	}
+}
+
+// ratText writes a number for people: the nearest of 64 bits, however many digits it has.
+func ratText(n *big.Rat) string {
+	f, _ := n.Float64()
+	return strconv.FormatFloat(f, 'g', -1, 64)
 }
 
 func withArticle(types string) string {

@@ -462,6 +462,17 @@ func TestMatchesSchema_message(t *testing.T) {
 	if v.Message != `Expected the body to match the schema {"type":"integer"}, and it is 1.` {
 		t.Errorf("%s", v.Message)
 	}
+	for schema, want := range map[string]string{
+		`{"multipleOf":0.01}`: "it is 0.075, which is not a multiple of 0.01 (multipleOf).",
+		`{"minimum":1}`:       "it is 0.075, which is less than 1 (minimum).", `{"exclusiveMaximum":0.075}`: "it is 0.075, which is not less than 0.075 (exclusiveMaximum).",
+	} {
+		if v := judgeSchema(t, schema, `0.075`, nil); v.Pass || !strings.HasSuffix(v.Message, want) {
+			t.Errorf("%s: %s", schema, v.Message)
+		}
+	}
+	if v := judgeSchema(t, `{"maxItems":1}`, `[1,2]`, nil); !strings.HasSuffix(v.Message, "the number of its members is 2, and at most 1 is allowed (maxItems).") {
+		t.Errorf("%s", v.Message)
+	}
 	s := subjectOf(`{"a":"x"}`)
 	not := testspec.Assertion{Source: "jsonpath", Property: "$.a", Operator: "matchesSchema", Not: true, Expected: json.RawMessage(`{"type":"string"}`)}
 	if v := s.Judge(t.Context(), not); v.Pass {

@@ -327,7 +327,7 @@ func (v *validator) template(s, at string) bool {
 			continue
 		}
 		if scope, _, ok := strings.Cut(p.ref, "."); ok {
-			v.refuse(at, "{{%s}}: there is no such value in the scope %s.", p.ref, scope)
+			v.refuse(at, "{{%s}}: there is no such value in the scope %s; a field of a captured value is captured by itself.", p.ref, scope)
 			continue
 		}
 		v.refuse(at, "{{%s}}: no variable of this name is set here, and no earlier step captures it.", p.ref)

@@ -35,7 +35,7 @@ func TestValidate_refuses(t *testing.T) {
 		{url("https://a.example/{{x}}"), "/steps/0/request/url", "{{x}}"},
 		{url("https://a.example/{{x"), "/steps/0/request/url", "without }}"},
 		{url("https://a.example/{{x y}}"), "/steps/0/request/url", "name of a variable"},
-		{url("https://a.example/{{$uid}}"), "/steps/0/request/url", "generated value $uid; did you mean $uuid?"},
+		{url("https://a.example/{{$uid}}"), "/steps/0/request/url", "generated value $uid; perhaps $uuid is meant"},
 		{url("https://a.example/{{secrets.token}}"), "/steps/0/request/url", "no secret token"},
 		{url(`https://a.example/\n`), "/steps/0/request/url", "control"},
 		{url("https://a.example/" + strings.Repeat("a", limits.MaxURL)), "/steps/0/request/url", "8192"},

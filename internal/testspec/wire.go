@@ -75,7 +75,8 @@ func ParseProxy(raw string) (*url.URL, error) {
 
 // ParseKeyPair reads a client certificate and its key. The text of the error is a clause that holds nothing of either.
 func ParseKeyPair(certificate, key string) (tls.Certificate, error) {
-	if key == "" {
+	alone := key == ""
+	if alone {
 		key = certificate
 	}
 	if why := pemFault(certificate, "client certificate", func(kind string) bool { return kind == "CERTIFICATE" }); why != "" {
@@ -85,6 +86,9 @@ func ParseKeyPair(certificate, key string) (tls.Certificate, error) {
 		return tls.Certificate{}, &TemplateError{"the client key is encrypted; give it without its passphrase (openssl pkey -in key.pem)"}
 	}
 	if why := pemFault(key, "client key", func(kind string) bool { return strings.HasSuffix(kind, "PRIVATE KEY") }); why != "" {
+		if alone {
+			why = "the client certificate has no key with it; give it as clientKey, or behind the certificate"
+		}
 		return tls.Certificate{}, &TemplateError{why}
 	}
 	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"regexp"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -29,7 +31,7 @@ func FromYAML(data []byte) ([]byte, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, next yaml.Node
 	if err := dec.Decode(&doc); err != nil {
-		return nil, fault.New(fault.Malformed, CodeMalformed, "The document cannot be read as YAML.")
+		return nil, fault.New(fault.Malformed, CodeMalformed, "%s", syntaxMessage(err))
 	}
 	if err := dec.Decode(&next); !errors.Is(err, io.EOF) {
 		return nil, fault.New(fault.Malformed, CodeMalformed, "There is more than one document.")
@@ -40,6 +42,22 @@ func FromYAML(data []byte) ([]byte, error) {
 	w := yamlWriter{}
 	w.node(doc.Content[0], 1)
 	return w.out, w.err
+}
+
+// yamlPlace is how the library says where and why a document is no YAML.
+var yamlPlace = regexp.MustCompile(`^yaml: (?:line (\d+): )?([a-z][a-z ,':?.-]*)`)
+
+// syntaxMessage says where a document is no YAML and why, with nothing of what stands there.
+func syntaxMessage(err error) string {
+	const text = "The document cannot be read as YAML."
+	m := yamlPlace.FindStringSubmatch(err.Error())
+	switch {
+	case m == nil:
+		return text
+	case m[1] == "":
+		return strings.TrimSuffix(text, ".") + ": " + m[2] + "."
+	}
+	return "Line " + m[1] + ": the document cannot be read as YAML: " + m[2] + "."
 }
 
 // yamlWriter writes nodes as JSON until something is wrong.

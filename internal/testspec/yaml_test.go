@@ -35,6 +35,7 @@ func TestFromYAML(t *testing.T) {
 		"a: 1\n---\nb: 2\n":  "more than one document",
 		"":                   "",
 		"a: [\n":             "cannot be read as YAML",
+		"a: 1\nb:\n\t- c\n":  "Line 3: the document cannot be read as YAML: found",
 		"\xff":               "not UTF-8",
 		strings.Repeat("[", limits.MaxSpecDepth+1) + strings.Repeat("]", limits.MaxSpecDepth+1): "nests deeper than 64",
 		"[" + strings.Repeat("0,", limits.MaxSpecNodes) + "0]":                                  "more than 20000 values",
