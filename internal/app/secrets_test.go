@@ -22,6 +22,7 @@ import (
 // secretValues are the secrets of the test below, by name: one in each scope. None holds another's beginning.
 var secretValues = map[string]string{
 	"org_token": "TFCANARY-org-0123456789abcdef", "project_key": `TFCANARY-project/+"&<9876`, "env_password": "TFCANARY-env-pass-word-55",
+	"of_fragment": "TFCANARY-of-a-fragment-77",
 }
 
 // newEcho gives back all that it gets in many encodings: in body, headers, cookies, redirects and errors. /issue gives a
@@ -37,6 +38,11 @@ func newEcho(t *testing.T) *httptest.Server {
 		if r.URL.Path == "/token" {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, `{"access_token":"TFCANARY-access-token-2342","token_type":"Bearer","expires_in":3600}`)
+			return
+		}
+		if r.URL.Path == "/digest" && r.Header.Get("Authorization") == "" {
+			w.Header().Set("WWW-Authenticate", `Digest realm="canaries", nonce="dcd98b7102dd2f0e", qop="auth", algorithm=SHA-256`)
+			http.Error(w, "who?", http.StatusUnauthorized)
 			return
 		}
 		if r.URL.Path == "/redirect" {
@@ -121,7 +127,7 @@ func newSecretWorld(t *testing.T, u *user, target string) secretWorld {
 	u.must(http.StatusCreated, "POST", "/api/projects/"+project.ID+"/environments", map[string]any{"name": "prod", "variables": map[string]string{"scope": "environment"}}, &environment)
 	u.must(http.StatusOK, "PATCH", "/api/projects/"+project.ID, map[string]any{"variables": map[string]string{"scope": "project", "of_project": "yes"}}, nil)
 	u.must(http.StatusOK, "PATCH", "/api/organizations/"+u.orgID, map[string]any{"variables": map[string]string{"scope": "organization", "of_project": "no", "of_org": "yes"}}, nil)
-	at := map[string]string{"org_token": "/api/organizations/" + u.orgID, "project_key": "/api/projects/" + project.ID, "env_password": "/api/projects/" + project.ID + "/environments/" + environment.ID}
+	at := map[string]string{"of_fragment": "/api/projects/" + project.ID, "org_token": "/api/organizations/" + u.orgID, "project_key": "/api/projects/" + project.ID, "env_password": "/api/projects/" + project.ID + "/environments/" + environment.ID}
 	step := func(path, more string) any {
 		var out any
 		require.NoError(t, json.Unmarshal([]byte(`{"request":{"method":"POST","url":"`+target+path+`?q={{secrets.project_key}}","headers":{"X-Given":"{{secrets.env_password}}","Authorization":"Bearer {{secrets.org_token}}"},
@@ -148,15 +154,20 @@ func newSecretWorld(t *testing.T, u *user, target string) secretWorld {
 	for _, auth := range []map[string]any{
 		{"type": "basic", "username": "ann", "password": "{{secrets.env_password}}"},
 		{"type": "bearer", "token": "{{secrets.org_token}}"},
+		{"type": "digest", "username": "{{secrets.project_key}}", "password": "{{secrets.env_password}}"},
 		{"type": "apiKey", "in": "header", "name": "X-Given", "value": "{{secrets.org_token}}"},
 		{"type": "apiKey", "in": "query", "name": "q", "value": "{{secrets.project_key}}"},
 		{"type": "jwt", "algorithm": "HS256", "key": "{{secrets.org_token}}", "claims": map[string]any{"sub": "{{secrets.env_password}}"}},
 		{"type": "awsSigV4", "accessKeyId": "AKIDEXAMPLE", "secretAccessKey": "{{secrets.org_token}}", "sessionToken": "{{secrets.env_password}}", "region": "eu-west-1", "service": "execute-api"},
 		{"type": "oauth2ClientCredentials", "tokenUrl": target + "/token", "clientId": "client", "clientSecret": "{{secrets.project_key}}"},
 	} {
+		path := "/redirect"
+		if auth["type"] == "digest" {
+			path = "/digest"
+		}
 		steps = slices.Insert(steps, 0, any(map[string]any{
 			"name": auth["type"], "request": map[string]any{
-				"method": "POST", "url": target + "/redirect", "auth": auth, "body": map[string]any{"multipart": []any{
+				"method": "POST", "url": target + path, "auth": auth, "body": map[string]any{"multipart": []any{
 					map[string]any{"name": "a", "value": "{{secrets.org_token}}"},
 					map[string]any{"name": "b", "file": map[string]any{"name": "{{secrets.env_password}}.txt", "text": "{{secrets.project_key}}"}},
 				}},
@@ -168,9 +179,27 @@ func newSecretWorld(t *testing.T, u *user, target string) secretWorld {
 			},
 		}))
 	}
+	// Rows of a loop, a step's variables, an XML body, and a fragment that needs a secret itself and is given another.
+	passes := []any{map[string]any{"source": "status", "operator": "equals", "expected": 200}}
+	steps = append(steps[:len(steps)-1:len(steps)-1],
+		map[string]any{
+			"name": "rows", "forEach": map[string]any{"rows": []any{map[string]any{"id": "a"}, map[string]any{"id": "b"}}, "as": "row"}, "variables": map[string]any{"t": "{{secrets.org_token}}"},
+			"request":    map[string]any{"method": "POST", "url": target + "/redirect?q={{t}}", "body": map[string]any{"xml": "<a><b>{{t}}</b><c>{{secrets.project_key}}{{row.id}}</c></a>"}},
+			"assertions": passes,
+		},
+		map[string]any{"use": "speaks", "with": map[string]any{"given": "{{secrets.project_key}}"}},
+		steps[len(steps)-1])
+	u.must(http.StatusCreated, "POST", "/api/projects/"+project.ID+"/fragments", map[string]any{
+		"name": "speaks", "parameters": map[string]any{"given": map[string]any{}}, "steps": []any{map[string]any{
+			"name": "in the fragment", "request": map[string]any{"method": "POST", "url": target + "/redirect?q={{given}}", "headers": map[string]any{"X-Given": "{{secrets.of_fragment}}"}, "body": map[string]any{"text": "{{given}} {{secrets.of_fragment}}"}},
+			"assertions": append(passes, map[string]any{"source": "jsonpath", "property": "$.header.raw", "operator": "equals", "expected": "{{secrets.of_fragment}}"}),
+		}},
+	}, nil)
 	definition["steps"] = steps
 	refused := u.must(http.StatusUnprocessableEntity, "POST", "/api/tests", definition, nil)
 	require.Contains(t, string(refused.body), "there is no secret org_token")
+	require.Contains(t, string(refused.body), "secrets.of_fragment", "a test is asked for what its fragments need")
+	require.Contains(t, string(refused.body), `/use"`, "and is told which step")
 	for name, value := range secretValues {
 		set := u.must(http.StatusOK, "PUT", at[name]+"/secrets/"+name, map[string]any{"value": value, "description": "a canary"}, nil)
 		require.NotContains(t, string(set.body), "TFCANARY")
@@ -230,14 +259,14 @@ func TestAttack_secretsLeaveNoTrace(t *testing.T) {
 	detail := u.must(http.StatusOK, "GET", "/api/runs/"+run, nil, nil)
 	require.Equal(t, "failed", status, "%s", detail.body) // the last step says so, to have a secret in a failure's sentence
 	require.Contains(t, string(detail.body), "•••")
-	require.Contains(t, string(detail.body), `"steps":10,"stepsFailed":1`, "every step before the last one passed: %s", detail.body)
+	require.Contains(t, string(detail.body), `"steps":14,"stepsFailed":1`, "every step before the last one passed: %s", detail.body)
 	require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return strings.Contains(frames.String(), "run.finished") }, 20*time.Second, 50*time.Millisecond)
 	stop()
 	<-closed
 
 	for _, path := range []string{
 		"/api/runs/" + run, "/api/runs/" + run + "/events", "/api/runs/" + run + "/steps/0/response", "/api/runs/" + run + "/steps/4/response", "/api/runs/" + run + "/steps/7/response",
-		"/api/runs/" + run + "/steps/8/response", "/api/runs/" + run + "/steps/9/response", "/api/events?limit=200", "/api/audit/events?limit=200&type=secret.*", "/api/tests/" + w.test,
+		"/api/runs/" + run + "/steps/8/response", "/api/runs/" + run + "/steps/10/response", "/api/runs/" + run + "/steps/11/response", "/api/runs/" + run + "/steps/12/response", "/api/events?limit=200", "/api/audit/events?limit=200&type=secret.*", "/api/tests/" + w.test,
 	} {
 		got := u.must(http.StatusOK, "GET", path, nil, nil)
 		require.NotEmpty(t, got.body)
