@@ -23,7 +23,7 @@ func TestRun_schemasAndExpressions(t *testing.T) {
 	if o.Status != executor.Passed || o.SoftFailed != 1 || len(o.Captures) != 1 || string(o.Captures[0].Value) != "4" {
 		t.Fatalf("%+v %+v", o.Error, o.verdicts)
 	}
-	const want = `Expected the body to match the schema {"properties":{"length":{"maximum":1}}}, but /length: maximum: got 2, want 1 (maximum).`
+	const want = `Expected the body to match the schema {"properties":{"length":{"maximum":1}}}, but /length: it is 2, which is more than 1 (maximum).`
 	if got := o.verdicts[1].Message; got != want {
 		t.Errorf("%s", got)
 	}
