@@ -58,7 +58,7 @@ func readFragment(body []byte, more ...testspec.Option) (FragmentDefinition, err
 	case strings.ContainsRune(d.Description, 0):
 		r.faults.At("/description", "A description is text without NUL.")
 	}
-	// Which secrets there are is the environment's matter, and a fragment has none.
+	// Which secrets there are is looked up later.
 	options := []testspec.Option{testspec.WithAnySecret()}
 	options = append(options, more...)
 	d.Fragment, err = testspec.ReadFragment(rest, options...)

@@ -18,6 +18,7 @@ import (
 	"github.com/testflow/testflow/internal/limits"
 	"github.com/testflow/testflow/internal/postgres"
 	"github.com/testflow/testflow/internal/project"
+	"github.com/testflow/testflow/internal/secret"
 	"github.com/testflow/testflow/internal/testspec"
 )
 
@@ -43,7 +44,7 @@ func (s *Service) CreateFragment(ctx context.Context, orgID, projectID uuid.UUID
 			return fault.New(fault.Conflict, "fragment.too_many", "A project has at most %d fragments.", limits.MaxFragments)
 		}
 		next := Fragment{ID: s.NewID(), OrgID: orgID, ProjectID: projectID}
-		if next.FragmentDefinition, err = s.checkFragment(next, list, body); err != nil {
+		if next.FragmentDefinition, err = s.checkFragment(ctx, tx, next, list, body); err != nil {
 			return err
 		}
 		f, err = s.appendFragment(ctx, tx, next, who, FragmentCreated{ProjectID: projectID, Definition: next.FragmentDefinition})
@@ -85,7 +86,7 @@ func (s *Service) saveFragment(ctx context.Context, orgID, projectID, id uuid.UU
 			return err
 		}
 		next := old
-		if next.FragmentDefinition, err = s.checkFragment(next, list, news); err != nil {
+		if next.FragmentDefinition, err = s.checkFragment(ctx, tx, next, list, news); err != nil {
 			return err
 		}
 		unchanged, err := next.same(old.FragmentDefinition)
@@ -170,14 +171,27 @@ func (s *Service) FragmentFaults(body json.RawMessage) error {
 	return err
 }
 
-// checkFragment reads a body and checks it with the project's other fragments.
-func (s *Service) checkFragment(f Fragment, list []Fragment, body json.RawMessage) (FragmentDefinition, error) {
+// checkFragment reads a body and checks it with the project's other fragments and secrets. A secret of one environment will
+// do: whether a test has it is seen with the test.
+func (s *Service) checkFragment(ctx context.Context, tx postgres.OrgTx, f Fragment, list []Fragment, body json.RawMessage) (FragmentDefinition, error) {
 	d, err := readFragment(body, s.options()...)
 	if err != nil {
 		return FragmentDefinition{}, err
 	}
 	f.FragmentDefinition = d
-	if faults := planFaults(f, list); len(faults) > 0 {
+	faults := planFaults(f, list)
+	if len(testspec.SecretNames(d.Fragment)) > 0 {
+		names, err := secret.NamesTx(ctx, tx, f.ProjectID, uuid.Nil)
+		if err != nil {
+			return FragmentDefinition{}, err
+		}
+		for _, field := range testspec.Validate(testspec.Spec{Steps: d.Steps}, testspec.WithAnyName(), testspec.WithSecrets(names...)) {
+			if strings.Contains(field.Detail, testspec.SecretScope) {
+				faults = append(faults, field)
+			}
+		}
+	}
+	if len(faults) > 0 {
 		wrong := fault.New(fault.Invalid, "fragment.invalid", "The fragment has mistakes.")
 		wrong.Fields = faults
 		return FragmentDefinition{}, wrong
@@ -203,6 +217,7 @@ func (s *Service) checkUsers(ctx context.Context, tx postgres.OrgTx, f Fragment,
 		return fmt.Errorf("list the tests that use fragment %s: %w", f.ID, err)
 	}
 	fragments := byName(list)
+	added := addedSecrets(f, fragments)
 	for _, row := range rows {
 		var spec testspec.Spec
 		if err := json.Unmarshal(row.Definition, &spec); err != nil {
@@ -210,6 +225,17 @@ func (s *Service) checkUsers(ctx context.Context, tx postgres.OrgTx, f Fragment,
 		}
 		if _, faults := spec.Plan(fragments); len(faults) > 0 {
 			named = append(named, "the test "+row.Name)
+			continue
+		}
+		for _, name := range added {
+			known, err := secret.NamesTx(ctx, tx, f.ProjectID, orNil(row.EnvironmentID))
+			if err != nil {
+				return err
+			}
+			if !slices.Contains(known, name) {
+				named = append(named, "the test "+row.Name+", which has no secret "+name)
+				break
+			}
 		}
 	}
 	if len(named) == 0 {
@@ -220,6 +246,16 @@ func (s *Service) checkUsers(ctx context.Context, tx postgres.OrgTx, f Fragment,
 		text += fmt.Sprintf(" and %d more", len(named)-maxNamed)
 	}
 	return fault.New(fault.Conflict, code, "%s%s.", begin, text)
+}
+
+// addedSecrets are the secrets that the fragment of f's name needs and f doesn't.
+func addedSecrets(f Fragment, fragments map[string]testspec.Fragment) []string {
+	next, ok := fragments[f.Name]
+	if !ok {
+		return nil
+	}
+	before := testspec.SecretNames(f.Fragment)
+	return slices.DeleteFunc(testspec.SecretNames(next), func(name string) bool { return slices.Contains(before, name) })
 }
 
 // lockFragments serializes the commands on a project's fragments and returns them all.

@@ -100,3 +100,10 @@ func orNull(id uuid.UUID) *uuid.UUID {
 	}
 	return &id
 }
+
+func orNil(id *uuid.UUID) uuid.UUID {
+	if id == nil {
+		return uuid.Nil
+	}
+	return *id
+}

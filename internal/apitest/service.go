@@ -377,9 +377,7 @@ func headOf(r apitestdb.Test) Test {
 		Revision: int(r.Revision), Version: int(r.Revision), CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
 		hash: hex.EncodeToString(r.ContentHash),
 	}
-	if r.EnvironmentID != nil {
-		t.EnvironmentID = *r.EnvironmentID
-	}
+	t.EnvironmentID = orNil(r.EnvironmentID)
 	return t
 }
 

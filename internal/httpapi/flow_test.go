@@ -179,8 +179,8 @@ func TestFlow_fromTheFragmentToTheRun(t *testing.T) {
 	assert.ElementsMatch(t, []string{"fragment.created", "fragment.changed", "fragment.deleted"}, types)
 }
 
-// A fragment's secrets are those of the test that uses it: missing, they are named when that is saved; set, the target
-// gets them and nobody who reads the run.
+// A fragment's secrets are those of the test that uses it: what is missing is named when the fragment, when the test, and
+// when a change of the fragment is saved; set, the target gets them and nobody who reads the run.
 func TestFlow_secretsOfFragments(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -189,27 +189,48 @@ func TestFlow_secretsOfFragments(t *testing.T) {
 	project := w.do(call{method: "POST", path: "/api/projects", as: "admin-a", body: `{"name":"Secretive shop"}`})
 	require.Equal(t, 201, project.status, project.text)
 	path := "/api/projects/" + project.id()
-	for _, body := range []string{
-		`{"name":"inner","steps":[{"request":{"method":"GET","url":"` + target.URL + `/inner/{{secrets.fragmentPin}}"}}]}`,
-		`{"name":"outer","steps":[{"use":"inner"}]}`,
-	} {
-		got := w.do(call{method: "POST", path: path + "/fragments", as: "developer-a", body: body})
-		require.Equal(t, 201, got.status, got.text)
+	environment := w.do(call{method: "POST", path: path + "/environments", as: "admin-a", body: `{"name":"prod"}`})
+	require.Equal(t, 201, environment.status, environment.text)
+	bare := w.do(call{method: "POST", path: path + "/environments", as: "admin-a", body: `{"name":"bare"}`})
+	require.Equal(t, 201, bare.status, bare.text)
+	set := func(at, name string) {
+		got := w.do(call{method: "PUT", path: at + "/secrets/" + name, as: "manager-a", body: `{"value":"TFCANARY-` + name + `"}`})
+		require.Equal(t, 200, got.status, got.text)
 	}
-	test := call{
-		method: "POST", path: "/api/tests", as: "developer-a",
-		body: `{"projectId":"` + project.id() + `","name":"Use","steps":[{"request":{"method":"GET","url":"` + target.URL + `/first"}}],"teardown":[{"use":"outer"}]}`,
+	step := func(secrets string) string {
+		return `{"request":{"method":"GET","url":"` + target.URL + `/inner` + secrets + `"}}`
 	}
-	refused := w.do(test)
+
+	inner := call{method: "POST", path: path + "/fragments", as: "developer-a", body: `{"name":"inner","steps":[` + step("/{{secrets.pin}}") + `]}`}
+	refused := w.do(inner)
+	require.Equal(t, 422, refused.status, refused.text)
+	assert.Contains(t, refused.text, `"/steps/0/request/url"`)
+	set(path+"/environments/"+environment.id(), "pin")
+	fragment := w.do(inner)
+	require.Equal(t, 201, fragment.status, fragment.text)
+	outer := w.do(call{method: "POST", path: path + "/fragments", as: "developer-a", body: `{"name":"outer","steps":[{"use":"inner"}]}`})
+	require.Equal(t, 201, outer.status, outer.text)
+
+	test := func(environment string) call {
+		return call{method: "POST", path: "/api/tests", as: "developer-a", body: `{"projectId":"` + project.id() + `","environmentId":"` + environment + `","name":"Use",
+			"steps":[{"request":{"method":"GET","url":"` + target.URL + `/first"}}],"teardown":[{"use":"outer"}]}`}
+	}
+	refused = w.do(test(bare.id()))
 	require.Equal(t, 422, refused.status, refused.text)
 	assert.Contains(t, refused.text, `"/teardown/0/use"`)
-	assert.Contains(t, refused.text, "{{secrets.fragmentPin}}")
-	set := w.do(call{method: "PUT", path: path + "/secrets/fragmentPin", as: "manager-a", body: `{"value":"TFCANARY-in-a-fragment"}`})
-	require.Equal(t, 200, set.status, set.text)
-	saved := w.do(test)
+	assert.Contains(t, refused.text, "{{secrets.pin}}")
+	saved := w.do(test(environment.id()))
 	require.Equal(t, 201, saved.status, saved.text)
 	run := w.run(saved.header.Get("Location") + "/execute")
 	assert.Equal(t, "passed", run.json["status"], run.text)
-	assert.NotContains(t, run.text, "TFCANARY-in-a-fragment")
-	assert.Equal(t, []string{"GET /first", "GET /inner/TFCANARY-in-a-fragment"}, target.take())
+	assert.NotContains(t, run.text, "TFCANARY-")
+	assert.Equal(t, []string{"GET /first", "GET /inner/TFCANARY-pin"}, target.take())
+
+	set(path+"/environments/"+bare.id(), "other") // which the test's environment doesn't have
+	change := call{method: "PATCH", path: fragment.header.Get("Location"), as: "developer-a", body: `{"steps":[` + step("/{{secrets.pin}}/{{secrets.other}}") + `]}`}
+	broken := w.do(change)
+	assert.Equal(t, 409, broken.status, broken.text)
+	assert.Contains(t, broken.text, "the test Use, which has no secret other")
+	set(path, "other")
+	assert.Equal(t, 200, w.do(change).status)
 }

@@ -31,6 +31,6 @@ SELECT * FROM fragments WHERE org_id = @org_id AND project_id = @project_id ORDE
 
 -- The tests of a project that use one of the fragments themselves.
 -- name: ListUsers :many
-SELECT t.test_id, t.name, r.definition FROM tests t JOIN test_revisions r USING (test_id, revision)
+SELECT t.test_id, t.name, t.environment_id, r.definition FROM tests t JOIN test_revisions r USING (test_id, revision)
 WHERE t.org_id = @org_id AND t.project_id = @project_id AND t.fragments && @names::text[]
 ORDER BY t.name;

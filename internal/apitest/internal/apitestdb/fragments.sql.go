@@ -200,7 +200,7 @@ func (q *Queries) ListFragments(ctx context.Context, arg ListFragmentsParams) ([
 }
 
 const listUsers = `-- name: ListUsers :many
-SELECT t.test_id, t.name, r.definition FROM tests t JOIN test_revisions r USING (test_id, revision)
+SELECT t.test_id, t.name, t.environment_id, r.definition FROM tests t JOIN test_revisions r USING (test_id, revision)
 WHERE t.org_id = $1 AND t.project_id = $2 AND t.fragments && $3::text[]
 ORDER BY t.name
 `
@@ -212,9 +212,10 @@ type ListUsersParams struct {
 }
 
 type ListUsersRow struct {
-	TestID     uuid.UUID
-	Name       string
-	Definition []byte
+	TestID        uuid.UUID
+	Name          string
+	EnvironmentID *uuid.UUID
+	Definition    []byte
 }
 
 // The tests of a project that use one of the fragments themselves.
@@ -227,7 +228,12 @@ func (q *Queries) ListUsers(ctx context.Context, arg ListUsersParams) ([]ListUse
 	var items []ListUsersRow
 	for rows.Next() {
 		var i ListUsersRow
-		if err := rows.Scan(&i.TestID, &i.Name, &i.Definition); err != nil {
+		if err := rows.Scan(
+			&i.TestID,
+			&i.Name,
+			&i.EnvironmentID,
+			&i.Definition,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
