@@ -161,7 +161,7 @@ func (x *exchanging) send(ctx context.Context) (*http.Response, *tracer, *Error)
 		resp, failed := connections.RoundTrip(req)
 		if failed != nil {
 			x.answer.timings.add(trace.finish(now()))
-			return nil, nil, x.runner.failed(ctx, failed, trace.phase())
+			return nil, nil, trace.demanded(x.runner.failed(ctx, failed, trace.phase()), failed)
 		}
 		if resp.StatusCode == http.StatusSwitchingProtocols { // nobody asked it to
 			_ = resp.Body.Close()

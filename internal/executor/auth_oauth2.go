@@ -165,7 +165,7 @@ func (g *grant) fetch(ctx context.Context, x *exchanging) (*token, *Error) {
 	trace := newTracer(engine.cfg.Now)
 	resp, err := connections.RoundTrip(req.WithContext(trace.attach(ctx)))
 	if err != nil {
-		return nil, atEndpoint(x.runner.failed(ctx, err, trace.phase()))
+		return nil, atEndpoint(trace.demanded(x.runner.failed(ctx, err, trace.phase()), err))
 	}
 	defer func() { _ = resp.Body.Close() }() // what matters was read
 	got, err := readBody(resp, http.MethodPost, limits.MaxTokenAnswer)

@@ -245,3 +245,19 @@ func classifyHTTP(err error, phase Phase) *Error {
 		return protocol("What the target sent is not valid HTTP.")
 	}
 }
+
+// demanded returns failed in plainer words when the target asked for a client certificate, got none, and then ended the
+// connection. With TLS 1.3 it does so when the client is done with the handshake, and its alert may get lost behind a
+// reset, so that the error alone says this or that.
+func (t *tracer) demanded(failed *Error, err error) *Error {
+	if !t.asked.Load() || failed.Code != CodeTLS && failed.Code != CodeProtocol {
+		return failed
+	}
+	text := err.Error()
+	ended := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		strings.Contains(text, "remote error: tls:") || strings.Contains(text, "server closed idle connection") || strings.Contains(text, "connection lost")
+	if !ended {
+		return failed
+	}
+	return &Error{Code: CodeTLS, Phase: PhaseTLS, Message: "The target asked for a client certificate, got none, and ended the connection."}
+}

@@ -36,7 +36,7 @@ func names(target *targettest.Server) map[string]string {
 		"base": target.URL, "tls": target.TLSURL, "other": target.OtherURL, "expired": target.ExpiredURL,
 		"wrongName": target.WrongNameURL, "notTls": target.NotTLSURL, "http1Only": target.HTTP1OnlyURL,
 		"refused": target.RefusedURL, "mutual": target.MutualURL, "selfSigned": target.SelfSignedURL, "old": target.OldURL,
-		"tls12": target.TLS12URL, "hang": target.HangURL, "garbage": target.GarbageURL, "cut": target.CutURL, "hugeChain": target.HugeChainURL,
+		"tls12": target.TLS12URL, "required": target.RequiredURL, "hang": target.HangURL, "garbage": target.GarbageURL, "cut": target.CutURL, "hugeChain": target.HugeChainURL,
 	}
 }
 

@@ -190,3 +190,22 @@ func TestAttack_clientCertificates_areNotShared(t *testing.T) {
 		t.Errorf("%d connections for 90 runs", n)
 	}
 }
+
+// A target that wants a client certificate says so after the client's handshake, in a race with a reset. However it ends,
+// and whichever version was asked for, the run says what was missing.
+func TestTLS_certificateRequired(t *testing.T) {
+	target := targettest.New(t)
+	e := newEngine(t, target)
+	for _, version := range []string{"auto", "1.1", "2"} {
+		var wg sync.WaitGroup
+		for range 30 {
+			wg.Go(func() {
+				o := runWith(t, e, target, uuid.New(), `{"steps":[{"request":{"method":"GET","url":"{{required}}/echo","httpVersion":"`+version+`"}}]}`, nil)
+				if o.Status != executor.Errored || o.Code != executor.CodeTLS || !strings.Contains(o.Error.Message, "client certificate") {
+					t.Errorf("%s: %s %+v", version, o.Status, o.Error)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}

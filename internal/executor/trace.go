@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net/http/httptrace"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,6 +13,8 @@ import (
 // request has ended (a dial that was given up), so everything is behind a lock and nothing counts after finish.
 type tracer struct {
 	now func() time.Time
+	// asked says that the target asked for a client certificate in a handshake of this hop, and got none.
+	asked atomic.Bool
 
 	mu                       sync.Mutex
 	ended                    bool
@@ -21,6 +24,17 @@ type tracer struct {
 	gotConn, firstByte       time.Time
 	reused                   bool
 	remote                   string
+}
+
+// tracerKey is where a dial finds the tracer of the hop that it was begun for.
+type tracerKey struct{}
+
+// noCertificate answers a target's wish for a client certificate with none, and remembers the wish.
+func noCertificate(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	if t, ok := info.Context().Value(tracerKey{}).(*tracer); ok {
+		t.asked.Store(true)
+	}
+	return &tls.Certificate{}, nil
 }
 
 func newTracer(now func() time.Time) *tracer { return &tracer{now: now} }
@@ -36,7 +50,7 @@ func (t *tracer) note(set func(now time.Time)) {
 }
 
 func (t *tracer) attach(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	return httptrace.WithClientTrace(context.WithValue(ctx, tracerKey{}, t), &httptrace.ClientTrace{
 		DNSStart: func(httptrace.DNSStartInfo) { t.note(func(n time.Time) { first(&t.dnsStart, n) }) },
 		DNSDone: func(info httptrace.DNSDoneInfo) {
 			if info.Err == nil {

@@ -222,6 +222,8 @@ func (t *transports) tlsConfig(verify bool, w *wire) (*tls.Config, *Error) {
 		// Whatever authorities the target names: who says which certificate to show means it, and the target's refusal
 		// is a plainer answer than a handshake without one.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	} else {
+		config.GetClientCertificate = noCertificate
 	}
 	return config, nil
 }

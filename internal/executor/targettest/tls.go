@@ -32,6 +32,8 @@ type TLSTargets struct {
 	SelfSignedPEM string
 	// OldURL speaks TLS 1.1 at most, TLS12URL TLS 1.2 at most.
 	OldURL, TLS12URL string
+	// RequiredURL, of TLS 1.3, talks to nobody without a client certificate of CAs' authority.
+	RequiredURL string
 	// HangURL takes a connection and says nothing, GarbageURL says what is not TLS, CutURL closes in the handshake,
 	// HugeChainURL sends a chain of 900 certificates.
 	HangURL, GarbageURL, CutURL, HugeChainURL string
@@ -84,6 +86,7 @@ func (s *Server) startTLS(tb testing.TB) {
 	good := s.goodCertificate(tb)
 	s.MutualURL = s.startMutual(tb, good).URL
 	s.OtherMutualURL = s.startMutual(tb, good).URL
+	s.RequiredURL = s.startWith(tb, &tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.CAs}).URL
 	s.TLS12URL = s.startWith(tb, &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}).URL
 	s.OldURL = s.startWith(tb, &tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).URL
 	self := selfSigned(tb)
