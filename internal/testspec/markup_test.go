@@ -238,3 +238,29 @@ func TestValidate_judging(t *testing.T) {
 		}
 	}
 }
+
+// A node set holds each node once, in the order of the document.
+func TestXPath_nodeSets(t *testing.T) {
+	t.Parallel()
+	xml := typedBody("application/xml", `<r><b><a x="1" y="2">one</a><a x="1">two</a></b><b><a>three</a></b><c>four</c></r>`)
+	html := typedBody("text/html", `<ul><li class="x">one</li><li class="x">two</li></ul>`)
+	for _, c := range []struct {
+		subject    *testspec.Subject
+		path, want string
+	}{
+		{xml, "//b/a/..//a", `["one","two","three"]`},
+		{xml, "//a/../a/@x", `["1","1"]`},
+		{xml, "//a/@*", `["1","2","1"]`},
+		{xml, "//a/ancestor::b/a", `["one","two","three"]`},
+		{xml, "//c | //a", `["one","two","three","four"]`},
+		{xml, "//a/following::a | //a", `["one","two","three"]`},
+		{xml, "//a[last()]/preceding-sibling::a", `["one"]`},
+		{html, "//li/../li", `["one","two"]`},
+		{html, "//li/../li/@class", `["x","x"]`},
+	} {
+		v := c.subject.Judge(t.Context(), testspec.Assertion{Source: "xpath", Property: c.path, Operator: "equals", Expected: json.RawMessage(c.want)})
+		if !v.Pass {
+			t.Errorf("%s: %s", c.path, v.Message)
+		}
+	}
+}

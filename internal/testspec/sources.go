@@ -153,7 +153,8 @@ var sources = []SourceInfo{
 		Name: "xpath", Yields: kindsOfXPath, Property: "an XPath 1.0 such as //item/@id", checkProperty: checkXPath, read: readXPath,
 		Doc: "What an XPath 1.0 yields from the body, read as XML when its content type says so (or says nothing and the body begins with " +
 			"`<?xml`), else as HTML: a number, text, true or false, or of nodes their texts. A single node counts as its text, several are a list. " +
-			"A prefix is the one that the document writes; a name without one finds elements without one.",
+			"A prefix is the one that the document writes; a name without one finds elements without one. " +
+			"The functions id() and lang(), the axis namespace and processing instructions are not known and refused.",
 		noun: func(p string) string { return shorten(p, maxInSentence) },
 	},
 	{

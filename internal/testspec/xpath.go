@@ -1,15 +1,19 @@
 package testspec
 
 import (
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/antchfx/htmlquery"
+	"github.com/antchfx/xmlquery"
 	"github.com/antchfx/xpath"
 
 	"github.com/testflow/testflow/internal/limits"
@@ -71,6 +75,7 @@ func compileXPath(path string) (expr *xpath.Expr, err error) {
 	expr, err = xpath.Compile(path)
 	if err != nil {
 		why := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "xpath: "), path+" ")
+		why = strings.Replace(why, "not yet support this function", "not supported is the function", 1)
 		return nil, fmt.Errorf("this is not an XPath 1.0: %s", shorten(strings.ToValidUTF8(why, "\ufffd"), 200))
 	}
 	return expr, nil
@@ -189,7 +194,8 @@ func (m *markup) selectXPath(ctx context.Context, path string) (v value) {
 			}
 		}
 	}()
-	switch got := expr.Evaluate(&cursor{m.navigator(), &steps{ctx: ctx}}).(type) {
+	counted := &steps{ctx: ctx}
+	switch got := expr.Evaluate(&cursor{m.navigator(), counted}).(type) {
 	case bool:
 		return value{v: got}
 	case float64:
@@ -200,17 +206,96 @@ func (m *markup) selectXPath(ctx context.Context, path string) (v value) {
 	case string:
 		return value{v: got, wire: true}
 	case *xpath.NodeIterator:
-		list := []any{}
+		var found []foundNode
+		seen := map[nodeID]bool{} // a node set holds a node once; the library's may not
 		for got.MoveNext() {
-			if len(list) == limits.MaxSelected {
+			id := nodeOf(got.Current())
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			if len(found) == limits.MaxSelected {
 				return unreadable(fmt.Sprintf("the XPath selects more than %d nodes", limits.MaxSelected))
 			}
-			list = append(list, got.Current().Value())
+			found = append(found, foundNode{id, got.Current().Value()})
+		}
+		if len(found) > 1 && mayLeaveOrder(path) {
+			inOrder(found, &cursor{m.navigator(), counted})
+		}
+		list := make([]any, len(found))
+		for i, n := range found {
+			list[i] = n.text
 		}
 		return value{v: list, list: true, nodes: true, wire: true}
 	default:
 		return unreadable("the XPath yields something that is no value")
 	}
+}
+
+// nodeID is what a node is: an element, a text or a comment by its place in memory, an attribute by that of its element
+// and its name.
+type nodeID struct {
+	node      any
+	attribute string
+}
+
+type foundNode struct {
+	id   nodeID
+	text string
+}
+
+// mayLeaveOrder says whether the library may find nodes of path in another order than the document's.
+func mayLeaveOrder(path string) bool {
+	for _, sign := range []string{"|", "..", "parent::", "ancestor", "preceding", "following"} {
+		if strings.Contains(path, sign) {
+			return true
+		}
+	}
+	return false
+}
+
+// inOrder sorts nodes as the document has them, an element before its attributes. root is at the document's root.
+func inOrder(nodes []foundNode, root *cursor) {
+	place := make(map[any]int, len(nodes))
+	for _, n := range nodes {
+		place[n.id.node] = 0
+	}
+	next := 0
+	for at := root; ; {
+		next++
+		if id := nodeOf(at); id.attribute == "" {
+			if _, wanted := place[id.node]; wanted {
+				place[id.node] = next
+			}
+		}
+		if at.MoveToChild() {
+			continue
+		}
+		for !at.MoveToNext() {
+			if !at.MoveToParent() {
+				slices.SortStableFunc(nodes, func(a, b foundNode) int {
+					return cmp.Or(cmp.Compare(place[a.id.node], place[b.id.node]), cmp.Compare(min(len(a.id.attribute), 1), min(len(b.id.attribute), 1)))
+				})
+				return
+			}
+		}
+	}
+}
+
+func nodeOf(n xpath.NodeNavigator) (id nodeID) {
+	if c, ok := n.(*cursor); ok {
+		n = c.NodeNavigator
+	}
+	switch x := n.(type) {
+	case *xmlquery.NodeNavigator:
+		id.node = x.Current()
+	case *htmlquery.NodeNavigator:
+		id.node = x.Current()
+	}
+	if n.NodeType() == xpath.AttributeNode {
+		id.attribute = n.Prefix() + ":" + n.LocalName()
+	}
+	return id
 }
 
 func readXPath(ctx context.Context, s *Subject, path string) value {
