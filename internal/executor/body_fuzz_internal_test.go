@@ -45,7 +45,7 @@ func FuzzReadBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, encodings string, framing uint8, data []byte) {
 		const limit = 2 << 20
 		if len(encodings) > 100 || strings.ContainsAny(encodings, "\r\n") || len(data) > 1<<20 {
-			t.Skip()
+			return // more than one answer's worth
 		}
 		started := time.Now()
 		sent := data
@@ -57,7 +57,7 @@ func FuzzReadBody(f *testing.F) {
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(framed(encodings, framing%framings, sent))), nil)
 		if err != nil {
-			t.Skip() // classify's, before there is a body
+			return // classify's, before there is a body
 		}
 		got, err := readBody(resp, http.MethodGet, limit)
 		_ = resp.Body.Close() // of a body in memory
